@@ -1,0 +1,190 @@
+"""From the command line, the environment and a file to one `Config`, with all problems at once.
+
+Who wins: the command line, then ``SUBSERVE_*`` variables, then the file, then the defaults.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from subserve.errors import ConfigError
+from subserve.options import Config, flag_of, rows, value_text, variable_of
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value as it was given: texts to be parsed, and where they stand."""
+
+    texts: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration, and for each field where its value comes from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+    def report(self) -> str:
+        """Return one line a field, ``name = value  (origin)``, for ``--show-config``."""
+        secret = {name for name, (_, row) in rows().items() if row.secret}
+        lines = []
+        for name in ("app", *rows()):
+            value = getattr(self.config, name)
+            shown = "***" if name in secret and value else repr(value)
+            lines.append(f"{name:<22} = {shown:<40} ({self.origins.get(name, 'default')})")
+        return "\n".join(lines)
+
+
+def resolve(
+    arguments: Mapping[str, Setting],
+    environ: Mapping[str, str],
+    directory: Path,
+    config_file: str | None = None,
+    known_problems: Sequence[str] = (),
+) -> Resolved:
+    """Merge the sources; raise `ConfigError` that lists every problem and its remedy."""
+    problems = list(known_problems)
+    settings: dict[str, Setting] = {}
+    settings |= _from_file(directory, config_file, problems)
+    settings |= _from_environ(environ, problems)
+    settings |= arguments
+
+    values = dict(_parse(settings, problems))
+    config = Config(**values)
+    problems += _contradictions(config, settings)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    origins = {name: setting.origin for name, setting in settings.items()}
+    return Resolved(_with_cores_counted(config), origins)
+
+
+def nearest(word: str, candidates: list[str]) -> str:
+    """Return ``; did you mean X?`` for the candidate most like `word`, or nothing."""
+    close = get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _with_cores_counted(config: Config) -> Config:
+    if config.workers:
+        return config
+    values = {name: getattr(config, name) for name in ("app", *rows())}
+    return Config(**values | {"workers": os.process_cpu_count() or 1})
+
+
+def _parse(settings: Mapping[str, Setting], problems: list[str]) -> Iterator[tuple[str, Any]]:
+    table = rows()
+    for name, setting in settings.items():
+        if name == "app":
+            yield name, setting.texts[-1]
+            continue
+        row = table[name][1]
+        try:
+            values = tuple(row.parse(text) for text in setting.texts)
+        except ValueError as error:
+            shown = "***" if row.secret else ", ".join(map(repr, setting.texts))
+            problems.append(f"{setting.origin}: {error}, got {shown}")
+        else:
+            yield name, values if row.repeatable else values[-1]
+
+
+def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, Setting]:
+    names = {variable_of(name): name for name in ("app", *rows())}
+    found = {}
+    for variable, text in environ.items():
+        # SUBSERVE_CONFIG names the file itself; the command line has read it already.
+        if not variable.startswith("SUBSERVE_") or variable == "SUBSERVE_CONFIG":
+            continue
+        if variable not in names:
+            problems.append(f"{variable}: unknown variable{nearest(variable, list(names))}")
+            continue
+        name = names[variable]
+        several = name in rows() and rows()[name][1].repeatable
+        texts = tuple(part.strip() for part in text.split(",")) if several else (text,)
+        found[name] = Setting(texts, variable)
+    return found
+
+
+def _from_file(directory: Path, given: str | None, problems: list[str]) -> dict[str, Setting]:
+    path, table = _load_file(directory, given, problems)
+    names = {name.replace("_", "-"): name for name in ("app", *rows())}
+    found = {}
+    for key, value in table.items():
+        name = names.get(key.replace("_", "-"))
+        origin = f"{path}: {key}"
+        if name is None:
+            problems.append(f"{origin}: unknown key{nearest(key.replace('_', '-'), list(names))}")
+        elif isinstance(value, dict) or value is None:
+            problems.append(f"{origin}: expected a value, got a table")
+        else:
+            items = value if isinstance(value, list) else [value]
+            if name == "app" or not rows()[name][1].repeatable:
+                items = [value]
+            found[name] = Setting(tuple(value_text(item) for item in items), origin)
+    return found
+
+
+def _load_file(
+    directory: Path, given: str | None, problems: list[str]
+) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the table of the file in charge; an empty table where there is none."""
+    for path in (
+        [Path(given)] if given else [directory / "subserve.toml", directory / "pyproject.toml"]
+    ):
+        if not given and not path.is_file():
+            continue
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            problems.append(f"{path}: cannot be read: {error.strerror}")
+        except ValueError as error:  # TOML syntax, or not UTF-8
+            problems.append(f"{path}: not valid TOML: {error}")
+        else:
+            if path.name != "pyproject.toml":
+                return path, document
+            table = document.get("tool", {}).get("subserve")
+            if table is not None:
+                return path, table
+    return directory, {}
+
+
+def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator[str]:
+    def flag(name: str) -> str:
+        return settings[name].origin if name in settings else flag_of(name)
+
+    for name in ("keyfile", "ca_certs"):
+        if getattr(config, name) and not config.certfile:
+            yield f"{flag(name)}: needs --certfile"
+    if config.keyfile_password and not config.certfile:
+        yield f"{flag('keyfile_password')}: needs --certfile"
+    if config.verify_client != "none" and not config.ca_certs:
+        yield f"{flag('verify_client')}: needs --ca-certs, to know whom to trust"
+    for name in ("certfile", "keyfile", "ca_certs"):
+        path = getattr(config, name)
+        if path and not os.access(path, os.R_OK):
+            yield f"{flag(name)}: cannot read {path!r}"
+    if not Path(config.app_dir).is_dir():
+        yield f"{flag('app_dir')}: {config.app_dir!r} is not a directory"
+    if len(set(config.bind)) != len(config.bind):
+        yield f"{flag('bind')}: the same address twice"
+    if config.startup_timeout <= 0:
+        yield f"{flag('startup_timeout')}: must be more than 0"
+    if config.keep_alive_timeout <= 0:
+        yield f"{flag('keep_alive_timeout')}: must be more than 0"
+    yield from _format_problems(config, flag)
+
+
+def _format_problems(config: Config, flag: Any) -> Iterator[str]:
+    class Anything(dict[str, str]):
+        def __missing__(self, key: str) -> str:
+            return "-"
+
+    try:
+        config.access_log_format % Anything()
+    except (ValueError, TypeError, KeyError) as error:
+        yield f"{flag('access_log_format')}: not a format: {error}"

@@ -1,0 +1,365 @@
+"""The one table of options: each row is a field of `Config`.
+
+A row gives the field's type, default, help and parser once; the command line, the ``SUBSERVE_*``
+variables, the configuration file, ``--help`` and the README table are all made from it.  Values
+are primitives, or tuples of them, so that a whole `Config` crosses into a sub-interpreter as JSON.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from subserve.binds import parse_bind
+
+type Parser = Callable[[str], Any]
+
+GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"(\d+)\s*([kmg])?(?:i?b)?", re.ASCII | re.IGNORECASE)
+_BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def parse_duration(text: str) -> float:
+    """Read ``30``, ``1.5s``, ``200ms``, ``2m`` or ``1h`` as seconds; raise `ValueError` else."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("expected a duration such as 30, 1.5s, 200ms, 2m or 1h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(text: str) -> int:
+    """Read ``65536``, ``64k``, ``16MiB`` or ``1g`` (powers of 1024) as bytes, at least 1."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or int(match[1]) == 0:
+        raise ValueError("expected a size such as 65536, 64k or 16MiB")
+    return int(match[1]) * _BYTES[(match[2] or "").lower()]
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not re.fullmatch(r"\d+", text.strip(), re.ASCII) or int(text) == 0:
+        raise ValueError("expected a whole number of at least 1")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    """Read a number of workers; ``auto`` is kept as 0 until the usable cores are counted."""
+    if text.strip().lower() == "auto":
+        return 0
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
+def parse_flag(text: str) -> bool:
+    """Read true/false, yes/no, on/off, 1/0."""
+    match text.strip().lower():
+        case "true" | "yes" | "on" | "1":
+            return True
+        case "false" | "no" | "off" | "0":
+            return False
+    raise ValueError("expected true or false")
+
+
+def parse_root_path(text: str) -> str:
+    """Read a URL prefix: empty, or ``/prefix`` without a slash at its end."""
+    if text in {"", "/"}:
+        return ""
+    if not text.startswith("/") or not text.isprintable() or "?" in text or "#" in text:
+        raise ValueError("expected a URL path such as /api")
+    return text.rstrip("/")
+
+
+def _bind(text: str) -> str:
+    parse_bind(text)
+    return text
+
+
+def _one_of(*values: str) -> Parser:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"expected one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How an option is spelled, read and explained."""
+
+    help: str
+    group: str
+    parse: Parser
+    metavar: str
+    short: str | None = None
+    repeatable: bool = False
+    secret: bool = False
+    default_text: str | None = None
+
+
+def _option(
+    default: Any,
+    explanation: str,
+    *,
+    group: str,
+    parse: Parser = str,
+    metavar: str = "TEXT",
+    choices: Iterable[str] = (),
+    short: str | None = None,
+    repeatable: bool = False,
+    secret: bool = False,
+    default_text: str | None = None,
+) -> Any:
+    """Declare one row; `choices` stands for a parser and a metavar at once."""
+    if choices := tuple(choices):
+        parse, metavar = _one_of(*choices), "|".join(choices)
+    row = Row(explanation, group, parse, metavar, short, repeatable, secret, default_text)
+    return field(default=default, metadata={"row": row})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything an operator decides; see the README for the same table in prose.
+
+    Durations are float seconds, sizes are bytes.  `app` is ``module:attribute``.
+    """
+
+    app: str = ""
+
+    bind: tuple[str, ...] = _option(
+        ("127.0.0.1:8000",),
+        "Address to listen on: host:port, [v6]:port, unix:/path or fd://n. Repeatable.",
+        group="listen",
+        parse=_bind,
+        metavar="ADDRESS",
+        short="-b",
+        repeatable=True,
+    )
+    backlog: int = _option(
+        2048,
+        "Connections the kernel may queue per listener while all workers are busy.",
+        group="listen",
+        parse=parse_count,
+        metavar="N",
+    )
+
+    workers: int = _option(
+        0,
+        "Sub-interpreters that run the app, each with its own GIL; auto is one per usable core.",
+        group="workers",
+        parse=parse_workers,
+        metavar="N|auto",
+        short="-w",
+        default_text="auto",
+    )
+    threads: int = _option(
+        4,
+        "Threads per worker that run a WSGI app.",
+        group="workers",
+        parse=parse_count,
+        metavar="N",
+        short="-t",
+    )
+    loop: Literal["asyncio", "uvloop"] = _option(
+        "asyncio",
+        "Event loop of the workers; uvloop needs the package of that name.",
+        group="workers",
+        choices=("asyncio", "uvloop"),
+    )
+    extensions: Literal["isolate", "native"] = _option(
+        "isolate",
+        "Give each worker its own copy of C and Rust extension modules, or leave them to CPython, "
+        "which refuses those not made for several GILs.",
+        group="workers",
+        choices=("isolate", "native"),
+    )
+
+    interface: Literal["auto", "asgi", "wsgi"] = _option(
+        "auto",
+        "What the app speaks; auto looks at its signature.",
+        group="app",
+        choices=("auto", "asgi", "wsgi"),
+    )
+    factory: bool = _option(
+        False,
+        "APP names a function without arguments that returns the app.",
+        group="app",
+        parse=parse_flag,
+        metavar="",
+    )
+    app_dir: str = _option(
+        ".",
+        "Directory to import the app from, put first on sys.path.",
+        group="app",
+        metavar="DIR",
+    )
+    root_path: str = _option(
+        "",
+        "URL prefix under which a proxy mounts the app (ASGI root_path, WSGI SCRIPT_NAME).",
+        group="app",
+        parse=parse_root_path,
+        metavar="PATH",
+        default_text="none",
+    )
+    lifespan: Literal["auto", "on", "off"] = _option(
+        "auto",
+        "ASGI lifespan: auto serves apps that do not speak it, on makes that an error.",
+        group="app",
+        choices=("auto", "on", "off"),
+    )
+
+    startup_timeout: float = _option(
+        60.0,
+        "Time a worker may take to import the app and to run its lifespan startup.",
+        group="time",
+        parse=parse_duration,
+        metavar="TIME",
+    )
+    graceful_timeout: float = _option(
+        30.0,
+        "Time that requests in flight are given to finish when the server stops.",
+        group="time",
+        parse=parse_duration,
+        metavar="TIME",
+    )
+    keep_alive_timeout: float = _option(
+        75.0,
+        "Time a connection may stay without a complete request head; keep it above the proxy's.",
+        group="time",
+        parse=parse_duration,
+        metavar="TIME",
+    )
+
+    max_header_bytes: int = _option(
+        32 * 1024,
+        "Largest request head that is accepted.",
+        group="limits",
+        parse=parse_size,
+        metavar="SIZE",
+        default_text="32KiB",
+    )
+    ws_max_message_bytes: int = _option(
+        16 * 1024 * 1024,
+        "Largest WebSocket message that is accepted.",
+        group="limits",
+        parse=parse_size,
+        metavar="SIZE",
+        default_text="16MiB",
+    )
+
+    certfile: str = _option(
+        "",
+        "PEM file with the certificate chain; turns TLS on for all listeners.",
+        group="TLS",
+        metavar="FILE",
+        default_text="none",
+    )
+    keyfile: str = _option(
+        "",
+        "PEM file with the private key, where it is not in the certificate's file.",
+        group="TLS",
+        metavar="FILE",
+        default_text="none",
+    )
+    keyfile_password: str = _option(
+        "",
+        "Password of the private key; SUBSERVE_KEYFILE_PASSWORD hides it from ps.",
+        group="TLS",
+        metavar="TEXT",
+        secret=True,
+        default_text="none",
+    )
+    ca_certs: str = _option(
+        "",
+        "PEM file with the authorities that client certificates are checked against.",
+        group="TLS",
+        metavar="FILE",
+        default_text="none",
+    )
+    verify_client: Literal["none", "optional", "required"] = _option(
+        "none",
+        "Whether clients must show a certificate; needs --ca-certs.",
+        group="TLS",
+        choices=("none", "optional", "required"),
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _option(
+        "info",
+        "Least severe records of the server to log, on standard error.",
+        group="logs",
+        choices=("debug", "info", "warning", "error"),
+    )
+    log_format: Literal["text", "json"] = _option(
+        "text",
+        "One line of text, or one JSON object a record.",
+        group="logs",
+        choices=("text", "json"),
+    )
+    access_log: str = _option(
+        "off",
+        "Where to log requests: - for standard output, a file, or off.",
+        group="logs",
+        metavar="-|FILE|off",
+    )
+    access_log_format: str = _option(
+        '%(h)s "%(R)s %(H)s" %(s)s %(b)s %(L)s',
+        "Atoms of an access log line: h client, R method and path, H protocol, s status, b bytes, "
+        "L seconds, f referer, a user agent, {name}i and {name}o request and response headers.",
+        group="logs",
+        metavar="FORMAT",
+    )
+
+    def to_json(self) -> str:
+        """Return this configuration as text that `from_json` reads in another interpreter."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Make a configuration from `to_json`'s text; lists become tuples again."""
+        values: dict[str, Any] = json.loads(text)
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        return cls(**values)
+
+
+def rows() -> dict[str, tuple[Field[Any], Row]]:
+    """Return the table: field name to the field and its row, in the order of declaration."""
+    return {f.name: (f, f.metadata["row"]) for f in fields(Config) if "row" in f.metadata}
+
+
+def flag_of(name: str) -> str:
+    """Return a field as the command line spells it: ``--graceful-timeout``."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a field: ``SUBSERVE_GRACEFUL_TIMEOUT``."""
+    return "SUBSERVE_" + name.upper()
+
+
+def default_text(name: str) -> str:
+    """Return the default of a field as an operator would write it."""
+    option, row = rows()[name]
+    if row.default_text is not None:
+        return row.default_text
+    assert option.default is not MISSING
+    return value_text(option.default)
+
+
+def value_text(value: Any) -> str:
+    """Return a value of a field as an operator would write it."""
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ", ".join(map(str, value))
+    return str(value)
