@@ -1,0 +1,90 @@
+"""What goes over a control channel, and how it is framed.
+
+The coordinator sends commands, a worker sends reports.  A frame is the length of its body in four
+bytes, big-endian, and the body, a JSON array of the message's name and its fields.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+from subserve.errors import ChannelError
+
+_LENGTH = struct.Struct("!I")
+
+MAX_FRAME_BYTES = 1024 * 1024
+"""Far above any message; a longer frame means that the two sides are out of step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Command: take no more connections, finish those you have, then end.
+
+    `timeout` is what is left of the graceful timeout, in seconds.
+    """
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Report: the app is loaded and started; `interface` is ``asgi`` or ``wsgi``."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Report: the app could not be loaded or started.
+
+    `reason` says in one line what is wrong and what to do, `traceback` is the app's own, or empty;
+    `exit_code` is what the server is to exit with.  The coordinator logs them, once for all
+    workers that fail alike.
+    """
+
+    reason: str
+    traceback: str
+    exit_code: int
+
+
+type Message = Drain | Ready | Failed
+
+_BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in (Drain, Ready, Failed)}
+
+
+def encode(message: Message) -> bytes:
+    """Return the frame of a message."""
+    body = json.dumps([type(message).__name__, *astuple(message)]).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise ChannelError(f"a message of {len(body)} bytes is longer than {MAX_FRAME_BYTES}")
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Bytes in, in pieces of any size; messages out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Add `data` and yield the messages it completes; raise `ChannelError` on nonsense."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise ChannelError(f"a frame claims {length} bytes")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield _decode(body)
+
+
+def _decode(body: bytes) -> Message:
+    try:
+        name, *values = json.loads(body)
+        return _BY_NAME[name](*values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ChannelError(f"not a message: {body[:80]!r}") from error
