@@ -1,0 +1,56 @@
+"""The one module that touches CPython's interpreters API (PEP 684, PEP 734).
+
+It uses the private `_interpreters` where the public `concurrent.interpreters` falls short: that one
+forbids daemon threads, which Sentry, OpenTelemetry and many database drivers start.
+"""
+
+import _interpreters
+import threading
+
+from subserve.errors import WorkerError
+
+_birth_and_death = threading.Lock()
+"""Interpreters are made and closed one at a time: where CPython's own crashes were (gh-148929)."""
+
+_LIVE_THREADS = """
+import _thread, threading
+if _thread._count():
+    raise RuntimeError(', '.join(
+        t.name for t in threading.enumerate()
+        if t not in (threading.main_thread(), threading.current_thread())
+    ) or 'a thread without a name')
+"""
+
+
+class Interpreter:
+    """A sub-interpreter with its own GIL.  All its methods block the thread that calls them.
+
+    Raises `WorkerError` where it cannot be made, for want of memory for instance.
+    """
+
+    def __init__(self) -> None:
+        config = _interpreters.new_config("isolated", allow_daemon_threads=True)
+        try:
+            with _birth_and_death:
+                self._id = _interpreters.create(config)
+        except (_interpreters.InterpreterError, MemoryError) as error:
+            raise WorkerError(f"no interpreter could be made: {error}") from error
+
+    def run(self, code: str, **shared: str | int) -> None:
+        """Run `code` in this thread, `shared` being its global names.
+
+        Raises `WorkerError` with the traceback where the code raised.
+        """
+        failure = _interpreters.exec(self._id, code, shared)
+        if failure is not None:
+            raise WorkerError(failure.errdisplay or failure.formatted)
+
+    def live_threads(self) -> str | None:
+        """Return the names of threads that live in it besides the caller, or None."""
+        failure = _interpreters.exec(self._id, _LIVE_THREADS, {})
+        return None if failure is None else str(failure.msg)
+
+    def close(self) -> None:
+        """Finalise it; no thread but the caller's may live in it (see `live_threads`)."""
+        with _birth_and_death:
+            _interpreters.destroy(self._id)

@@ -1,0 +1,169 @@
+"""The one module that binds sockets."""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from subserve.binds import BindSpec, parse_bind
+from subserve.errors import BindError
+
+_ADVICE = {
+    errno.EADDRINUSE: "another process listens there; stop it or choose another address",
+    errno.EACCES: "not allowed; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.ENOENT: "its directory does not exist",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening, non-blocking socket.  `url` is what a user would open."""
+
+    sock: socket.socket
+    url: str
+    unix_path: str | None = None
+    unix_inode: int = 0
+
+    def close(self) -> None:
+        """Stop listening, and remove the unix socket's file unless another took its place."""
+        self.sock.close()
+        if self.unix_path is None:
+            return
+        try:
+            if os.stat(self.unix_path).st_ino == self.unix_inode:
+                os.unlink(self.unix_path)
+        except FileNotFoundError:
+            return
+
+
+def listen(binds: Sequence[str], *, backlog: int, tls: bool) -> list[Listener]:
+    """Listen on each bind address, in order; on all of them or on none.
+
+    Raises `BindError` that names the address and the cause.
+    """
+    with ExitStack() as undo:
+        listeners = []
+        for text in binds:
+            try:
+                found = _listen(parse_bind(text), backlog, "https" if tls else "http")
+            except OSError as error:
+                cause = error.strerror or str(error)
+                advice = _ADVICE.get(error.errno or 0)
+                hint = f" ({advice})" if advice else ""
+                raise BindError(f"cannot listen on {text}: {cause}{hint}") from error
+            for listener in found:
+                undo.callback(listener.close)
+            listeners += found
+        undo.pop_all()
+    return listeners
+
+
+def _listen(spec: BindSpec, backlog: int, scheme: str) -> list[Listener]:
+    match spec.kind:
+        case "unix":
+            return [_listen_unix(spec.path, backlog, scheme)]
+        case "fd":
+            return [_adopt(spec.fd, backlog, scheme)]
+        case "tcp":
+            return _listen_tcp(spec.host, spec.port, backlog, scheme)
+
+
+def _listen_tcp(host: str, port: int, backlog: int, scheme: str) -> list[Listener]:
+    """Listen on every address of `host`: ``localhost`` may well be 127.0.0.1 and ::1."""
+    addresses = dict.fromkeys(
+        (family, sockaddr)
+        for family, _, _, _, sockaddr in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    )
+    with ExitStack() as undo:
+        listeners: list[Listener] = []
+        refusal: OSError | None = None
+        for family, address in addresses:
+            sockaddr = address
+            if port == 0 and listeners:  # the same free port for all families
+                sockaddr = (address[0], listeners[0].sock.getsockname()[1], *address[2:])
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:  # a machine without IPv6 may still resolve to ::1
+                refusal = error
+                continue
+            undo.callback(sock.close)
+            try:
+                _prepare_tcp(sock, family, sockaddr, backlog)
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
+                    refusal = error
+                    continue
+                raise
+            listeners.append(Listener(sock, f"{scheme}://{_authority(sock)}"))
+        if not listeners:
+            raise refusal or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        undo.pop_all()
+    return listeners
+
+
+def _prepare_tcp(sock: socket.socket, family: int, sockaddr: object, backlog: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # [::] must not take 0.0.0.0 along: both may be given, and each is named in the banner.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(sockaddr)  # type: ignore[arg-type]
+    sock.listen(backlog)
+    sock.setblocking(False)
+
+
+def _listen_unix(path: str, backlog: int, scheme: str) -> Listener:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.listen(backlog)
+        sock.setblocking(False)
+        absolute = os.path.abspath(path)
+        return Listener(sock, f"{scheme}+unix:{path}", absolute, os.stat(absolute).st_ino)
+    except OSError:
+        sock.close()
+        raise
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the file of a unix socket that nobody listens on; leave anything else alone."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _adopt(fd: int, backlog: int, scheme: str) -> Listener:
+    """Take over a listening socket that the parent process left open, as systemd does."""
+    sock = socket.socket(fileno=fd)
+    try:
+        if sock.type != socket.SOCK_STREAM:
+            raise OSError(errno.EINVAL, "not a stream socket")
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    if sock.family == socket.AF_UNIX:
+        return Listener(sock, f"{scheme}+unix:{sock.getsockname()}")
+    return Listener(sock, f"{scheme}://{_authority(sock)}")
+
+
+def _authority(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"

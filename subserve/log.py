@@ -1,0 +1,132 @@
+"""Log records: one write each, control characters escaped, the worker's name put in.
+
+============  ==========================================================================
+level         what subserve logs at it
+============  ==========================================================================
+error         a request failed by an exception of the app; a worker that broke or failed
+warning       what the operator should know: requests cut off, threads left behind
+info          start, stop, and each step of it
+debug         connections that ended oddly, lifespan not spoken
+============  ==========================================================================
+
+The app's own logging is its own affair: only the loggers ``subserve`` and below are configured.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import override
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_BUT_NEWLINE_AND_TAB = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+STDOUT, STDERR = 1, 2
+
+
+def escape(text: str) -> str:
+    r"""Return `text` with control characters as ``\xNN``: no forged lines, no terminal tricks."""
+    return _CONTROL.sub(_as_hex, text)
+
+
+def _as_hex(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
+
+
+class _FdHandler(logging.Handler):
+    """Writes each record with one `write`, so that lines of several interpreters never mix."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record) + "\n"
+        try:
+            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
+        except OSError:
+            # A full disk or a closed pipe must not end requests, and there is nowhere to tell.
+            return
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self._origin = origin
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        head = f"{moment}.{int(record.msecs):03d} {record.levelname.lower():<7} {self._origin}"
+        return f"{head}  {escape(record.getMessage())}{_traceback(self, record, '\n')}"
+
+
+class _JsonFormatter(logging.Formatter):
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self._origin = origin
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "origin": self._origin,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if trace := _traceback(self, record, ""):
+            fields["traceback"] = trace
+        return json.dumps(fields)
+
+
+class _PlainFormatter(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(record.getMessage())
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord, lead: str) -> str:
+    if not record.exc_info:
+        return ""
+    text = formatter.formatException(record.exc_info)
+    return lead + _CONTROL_BUT_NEWLINE_AND_TAB.sub(_as_hex, text)
+
+
+def configure(level: str, log_format: str, origin: str) -> None:
+    """Send the records of ``subserve`` and below to standard error.
+
+    `origin` is who writes: ``server`` or ``worker 0.1``.
+    """
+    handler = _FdHandler(STDERR)
+    handler.setFormatter(_JsonFormatter(origin) if log_format == "json" else _TextFormatter(origin))
+    logger = logging.getLogger("subserve")
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+def configure_access(target: str) -> logging.Logger | None:
+    """Return the access logger that writes to `target`: ``-``, a file, or ``off`` (None).
+
+    Raises `OSError` where the file cannot be opened.
+    """
+    logger = logging.getLogger("subserve.access")
+    logger.propagate = False
+    if target == "off":
+        return None
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    handler = _FdHandler(STDOUT if target == "-" else os.open(target, flags, 0o640))
+    handler.setFormatter(_PlainFormatter())
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    return logger
+
+
+def write_access(logger: logging.Logger, line_format: str, atoms: Mapping[str, object]) -> None:
+    """Log one request, as `line_format` (``%(name)s``) lays its atoms out."""
+    logger.info("%s", line_format % atoms)
