@@ -1,0 +1,1 @@
+"""The main interpreter's side: binds, accepts, hands out connections, watches over the workers."""

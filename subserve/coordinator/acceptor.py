@@ -1,0 +1,108 @@
+"""Accept connections and hand each to the least loaded worker."""
+
+import errno
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from selectors import EVENT_READ, BaseSelector
+
+from subserve.coordinator.handle import WorkerHandle
+from subserve.listener import Listener
+from subserve.policy import least_loaded
+
+log = logging.getLogger("subserve.acceptor")
+
+ACCEPTS_PER_TURN = 64
+"""Bounds how long signals and reports wait while clients storm in.  Not measured."""
+
+PAUSE_SECONDS = 0.1
+"""How long to let the kernel queue when there is nothing to accept with.  Not measured."""
+
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""accept(2): the connection stays queued and the listener readable, so trying again at once would
+only burn the CPU."""
+
+
+class Acceptor:
+    """Turns readable listeners into connections of workers.  Lives in the main thread."""
+
+    def __init__(self, listeners: Sequence[Listener], workers: Sequence[WorkerHandle]) -> None:
+        self._listeners = listeners
+        self._workers = workers
+        self._turn = 0
+        self._resume_at: float | None = None
+        self._undelivered: socket.socket | None = None
+        self._selector: BaseSelector | None = None
+
+    def start(self, selector: BaseSelector) -> None:
+        """Begin to accept, woken by `selector`, whose keys carry `accept_from` as data."""
+        self._selector = selector
+        self._listen()
+
+    def stop(self) -> None:
+        """Accept no more, and stop listening.  Idempotent."""
+        if self._resume_at is None:
+            self._ignore()
+        self._resume_at = self._selector = None
+        if self._undelivered is not None:
+            self._undelivered.close()
+            self._undelivered = None
+        for listener in self._listeners:
+            listener.close()
+
+    @property
+    def resume_at(self) -> float | None:
+        """The monotonic moment at which `resume` is due; None while nothing is paused."""
+        return self._resume_at
+
+    def resume(self) -> None:
+        """End a pause, unless the connection that began it still finds no worker."""
+        if self._undelivered is not None:
+            if not self._dispatch(self._undelivered):
+                self._resume_at = time.monotonic() + PAUSE_SECONDS
+                return
+            self._undelivered = None
+        self._resume_at = None
+        self._listen()
+
+    def accept_from(self, listener: Listener) -> None:
+        """Accept what waits, at most `ACCEPTS_PER_TURN`."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                connection, _ = listener.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._pause(f"cannot accept: {error.strerror}; raise ulimit -n")
+                    return
+                continue  # accept(2): errors of the network belong to one connection
+            if not self._dispatch(connection):
+                self._undelivered = connection
+                self._pause("no worker takes a connection in: all have too many new ones waiting")
+                return
+
+    def _dispatch(self, connection: socket.socket) -> bool:
+        loads = [worker.load for worker in self._workers]
+        while (place := least_loaded(loads, self._turn)) is not None:
+            if self._workers[place].hand_over(connection):
+                self._turn = (place + 1) % len(loads)
+                return True
+            loads[place] = None
+        return False
+
+    def _listen(self) -> None:
+        assert self._selector is not None
+        for listener in self._listeners:
+            self._selector.register(listener.sock, EVENT_READ, (self.accept_from, listener))
+
+    def _ignore(self) -> None:
+        if self._selector is not None:
+            for listener in self._listeners:
+                self._selector.unregister(listener.sock)
+
+    def _pause(self, reason: str) -> None:
+        log.warning("%s", reason)
+        self._ignore()
+        self._resume_at = time.monotonic() + PAUSE_SECONDS

@@ -1,0 +1,252 @@
+"""The coordinator: one selector, one thread, no polling.
+
+Interpreter: main.  Threads: `Coordinator` lives in the main thread; `_post` is the only method
+that others (the workers' OS threads) call, and it only appends to a thread-safe queue and writes
+a byte to the socket that the main thread waits on.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from selectors import EVENT_READ, DefaultSelector
+
+from subserve import log as subserve_log
+from subserve import signals, tls
+from subserve.coordinator.acceptor import Acceptor
+from subserve.coordinator.banner import banner
+from subserve.coordinator.handle import HostEnded, WorkerHandle
+from subserve.errors import AppLoadError, SubserveError, WorkerError
+from subserve.identity import WorkerInfo
+from subserve.lifecycle import WorkerEvent, WorkerState
+from subserve.listener import Listener, listen
+from subserve.messages import Failed, Message, Ready
+from subserve.options import Config
+from subserve.policy import Action, Fleet, Phase, decide
+from subserve.scoreboard import Scoreboard
+
+log = logging.getLogger("subserve")
+
+EXIT_MARGIN = 1.5
+"""Seconds past the graceful timeout after which the process ends with whatever still runs."""
+
+_POSTED = 0
+"""The byte that `_post` writes; signal numbers start at 1."""
+
+
+def serve(config: Config) -> int:
+    """Serve until stopped and return the exit code.
+
+    Ends the process by itself where something still runs that cannot be stopped.  Raises
+    `BindError` or `ConfigError` before anything is started.
+    """
+    subserve_log.configure(config.log_level, config.log_format, "server")
+    if config.certfile:
+        tls.server_context(config)  # to fail now, and once, on a bad certificate
+    listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
+    scratch = tempfile.mkdtemp(prefix="subserve-")
+    try:
+        code, quiet = Coordinator(config, listeners, scratch).run()
+    except Exception:
+        log.exception("the coordinator broke")
+        code, quiet = SubserveError.exit_code, False
+    finally:
+        for listener in listeners:
+            listener.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    if not quiet:
+        # Finalising the process would wait for, or crash on, an interpreter that still runs.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+class Coordinator:
+    """Starts the workers, accepts while they are ready, and sees to their end."""
+
+    def __init__(self, config: Config, listeners: Sequence[Listener], scratch: str) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._scratch = scratch
+        self._selector = DefaultSelector()
+        self._posted: SimpleQueue[HostEnded] = SimpleQueue()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._workers: list[WorkerHandle] = []
+        self._phase = Phase.STARTING
+        self._deadline: float | None = None
+        self._interface = ""
+        self._signalled = False
+        self._at_once = False
+        self._exit_code = 0
+
+    def run(self) -> tuple[int, bool]:
+        """Run until there is nothing left to do.
+
+        Returns the exit code, and whether all threads of the workers have ended and all of their
+        interpreters are closed.
+        """
+        scoreboard = Scoreboard.create(self._config.workers)
+        with signals.delivered_to(self._wake_in):
+            self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
+            self._start_workers(scoreboard)
+            self._acceptor = Acceptor(self._listeners, self._workers)
+            try:
+                while not self._at_once and self._step():
+                    pass
+            finally:
+                self._acceptor.stop()
+            quiet = self._join()
+        scoreboard.close()
+        return self._exit_code, quiet
+
+    def _join(self) -> bool:
+        quiet = not self._at_once
+        for worker in self._workers:
+            # Those that have ended are at their last instruction; the others are not waited for.
+            joined = worker.state.ended and worker.join(1.0 if quiet else 0.0)
+            quiet = quiet and joined and worker.state is not WorkerState.ABANDONED
+        return quiet
+
+    def _start_workers(self, scoreboard: Scoreboard) -> None:
+        self._deadline = time.monotonic() + self._config.startup_timeout
+        for index in range(self._config.workers):
+            info = WorkerInfo(index, 1, self._config.workers)
+            worker = WorkerHandle.start(
+                info, self._config, scoreboard, self._scratch, sys.path, self._post
+            )
+            self._workers.append(worker)
+            self._selector.register(worker.control, EVENT_READ, (self._hear, worker))
+
+    def _step(self) -> bool:
+        """Do what is to do now, or wait for something to happen; return False at the end."""
+        now = time.monotonic()
+        states = [worker.state for worker in self._workers]
+        match decide(Fleet(self._phase, states, self._signalled, self._deadline), now):
+            case Action.SERVE:
+                self._serve()
+            case Action.DRAIN:
+                self._drain(now)
+            case Action.EXIT:
+                self._report_leftovers()
+                return False
+            case Action.WAIT:
+                self._wait(now)
+        return True
+
+    def _wait(self, now: float) -> None:
+        moments = [m for m in (self._deadline, self._acceptor.resume_at) if m is not None]
+        timeout = max(0.0, min(moments) - now) if moments else None
+        for key, _ in self._selector.select(timeout):
+            callback, argument = key.data
+            callback(argument)
+        resume_at = self._acceptor.resume_at
+        if resume_at is not None and time.monotonic() >= resume_at:
+            self._acceptor.resume()
+
+    def _serve(self) -> None:
+        self._phase, self._deadline = Phase.SERVING, None
+        urls = [listener.url for listener in self._listeners]
+        text = banner(self._config, self._interface, urls)
+        if self._config.log_format == "json":
+            log.info("%s", text)
+        else:
+            os.write(subserve_log.STDERR, f"{text}\n".encode())
+        self._acceptor.start(self._selector)
+
+    def _drain(self, now: float) -> None:
+        if self._phase is Phase.STARTING and self._deadline is not None and now >= self._deadline:
+            self._fail_overdue()
+        self._acceptor.stop()
+        self._phase = Phase.DRAINING
+        timeout = self._config.graceful_timeout
+        self._deadline = now + timeout + EXIT_MARGIN
+        for worker in self._workers:
+            if worker.state is WorkerState.READY:
+                worker.drain(timeout)
+
+    def _fail_overdue(self) -> None:
+        names = ", ".join(str(w.info) for w in self._workers if w.state is WorkerState.STARTING)
+        log.error(
+            "worker %s not ready within %g s; is the app's import or lifespan stuck? "
+            "if it needs longer, raise --startup-timeout",
+            names,
+            self._config.startup_timeout,
+        )
+        self._exit_code = AppLoadError.exit_code
+
+    def _woken(self, _: None) -> None:
+        for number in self._wake_out.recv(4096):
+            if number == _POSTED:
+                continue
+            if number in signals.STOP_AT_ONCE or (number == signals.INTERRUPT and self._signalled):
+                log.warning("stopping at once")
+                self._at_once = True
+            elif number in signals.STOP_GRACEFULLY and not self._signalled:
+                log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
+                self._signalled = True
+        try:
+            while True:
+                self._host_ended(self._posted.get_nowait())
+        except Empty:
+            pass
+
+    def _post(self, note: HostEnded) -> None:
+        """Tell the main thread; called from the workers' threads."""
+        self._posted.put(note)
+        with contextlib.suppress(BlockingIOError):  # the buffer is full of wake-ups already
+            self._wake_in.send(bytes([_POSTED]))
+
+    def _hear(self, worker: WorkerHandle) -> None:
+        messages = worker.receive()
+        if messages is None:  # its thread posts how it ended
+            self._selector.unregister(worker.control)
+            return
+        for message in messages:
+            self._take_report(worker, message)
+
+    def _take_report(self, worker: WorkerHandle, message: Message) -> None:
+        match message:
+            case Ready(interface):
+                self._interface = interface
+                worker.take(WorkerEvent.READY)
+                if self._phase is Phase.DRAINING:
+                    worker.drain(self._config.graceful_timeout)
+            case Failed(reason, traceback, exit_code):
+                worker.take(WorkerEvent.FAILED)
+                if self._exit_code == 0:
+                    for line in traceback.splitlines():
+                        os.write(subserve_log.STDERR, f"{line}\n".encode())
+                    log.error("worker %s: %s", worker.info, reason)
+                    self._exit_code = exit_code
+
+    def _host_ended(self, note: HostEnded) -> None:
+        worker = self._workers[note.worker.index]
+        # Its last report may still be on its way, and says more than its end.
+        if worker.control.fileno() in self._selector.get_map():
+            self._hear(worker)
+        worker.take(note.event)
+        match note.event:
+            case WorkerEvent.BROKE:
+                log.error("worker %s broke: %s", note.worker, note.detail)
+                self._exit_code = self._exit_code or WorkerError.exit_code
+            case WorkerEvent.THREADS_LEFT:
+                log.warning(
+                    "worker %s: its interpreter is left open, these threads would not end: %s",
+                    note.worker,
+                    note.detail,
+                )
+            case _:
+                log.debug("worker %s: interpreter closed", note.worker)
+
+    def _report_leftovers(self) -> None:
+        for worker in self._workers:
+            if worker.state is WorkerState.DRAINING:
+                log.warning("worker %s did not end in time, it is cut off", worker.info)
