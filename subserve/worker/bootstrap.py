@@ -1,0 +1,158 @@
+"""Where a worker begins: the coordinator's host thread enters its interpreter through `main`.
+
+Interpreter: the worker's.  Threads: the host thread, which becomes the event loop's; the control
+thread; the pool of a WSGI app; whatever the app starts.  Third-party modules are imported only
+after extension modules have been seen to.
+"""
+
+import asyncio
+import io
+import logging
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Coroutine
+from typing import Any
+
+from subserve import app as app_module
+from subserve import extensions
+from subserve import log as subserve_log
+from subserve.assignment import Assignment
+from subserve.channel import Channel
+from subserve.errors import AppLoadError, SubserveError
+from subserve.identity import set_current_worker
+from subserve.messages import Failed
+from subserve.scoreboard import Scoreboard
+from subserve.worker.lifespan import LifespanFailed
+from subserve.worker.loops import new_event_loop
+from subserve.worker.threads import wind_down
+
+log = logging.getLogger("subserve.worker")
+
+THREADS_TIMEOUT = 1.0
+"""Seconds after the drain for exit hooks and threads to end; with the event loop's part it has to
+stay below the coordinator's margin."""
+
+EXECUTOR_TIMEOUT = 0.2
+"""Seconds for the threads of the loop's default executor to end."""
+
+_MAX_TRACEBACK_CHARS = 200_000
+
+
+def main(text: str) -> None:
+    """Live a worker's life.  `text` is an `Assignment`.  Returns when there is nothing left to do.
+
+    Raises only what is a defect of subserve; failures of the app are reported to the coordinator.
+    """
+    assignment = Assignment.from_json(text)
+    channel = Channel(socket.socket(fileno=assignment.control_fd))
+    source = socket.socket(fileno=assignment.connections_fd)
+    _prepare(assignment)
+    try:
+        _live(assignment, channel, source)
+    finally:
+        wind_down(time.monotonic() + THREADS_TIMEOUT)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        source.close()
+        channel.close()
+
+
+def _prepare(assignment: Assignment) -> None:
+    config = assignment.config
+    sys.path[:] = assignment.sys_path
+    for stream in (sys.stdout, sys.stderr):
+        # What an app prints must show up when it is printed, also where the output is a pipe.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    subserve_log.configure(config.log_level, config.log_format, f"worker {assignment.worker}")
+    set_current_worker(assignment.worker)
+    if config.extensions == "isolate":
+        extensions.isolate(assignment.scratch)
+    else:
+        extensions.native()
+
+
+def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> None:
+    config = assignment.config
+    board = Scoreboard(assignment.scoreboard_fd, config.workers)
+    loop = None
+    try:
+        loop = new_event_loop(config.loop)
+        asyncio.set_event_loop(loop)  # some apps look for it while they are imported
+        app = app_module.load(config.app, factory=config.factory, app_dir=config.app_dir)
+        # Imported late: it brings in Hypercorn, which the app may replace parts of.
+        from subserve.worker.runner import Runner
+
+        runner = Runner(assignment, channel, source, board.row(assignment.worker.index), app)
+        _run_to_end(loop, runner.run())
+    except BaseException as error:  # noqa: BLE001  sys.exit() while the app is imported, too
+        channel.send(_failure(error))
+    finally:
+        if loop is not None:
+            _close(loop)
+
+
+def _failure(error: BaseException) -> Failed:
+    """Tell an app that fails from a server that does."""
+    if isinstance(error, LifespanFailed):
+        return Failed(str(error), error.traceback[-_MAX_TRACEBACK_CHARS:], error.exit_code)
+    if isinstance(error, SubserveError) and not isinstance(error, ImportError):
+        return Failed(str(error), "", error.exit_code)
+    lines = traceback.format_exception(error.with_traceback(_apps_own(error)))
+    reason = f"the app could not be loaded: {type(error).__name__}; see the traceback above"
+    if isinstance(error, SubserveError):
+        reason = str(error)
+    return Failed(reason, "".join(lines)[-_MAX_TRACEBACK_CHARS:], AppLoadError.exit_code)
+
+
+def _apps_own(error: BaseException) -> Any:
+    """Return the traceback without the frames of the server and of the import machinery on top."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in {"subserve", "importlib", "__main__"}:
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _run_to_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run `coroutine`; a task of the app that raises `SystemExit` ends itself, not the loop."""
+    task = loop.create_task(coroutine, name="worker")
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.exception("a task of the app raised %s", type(error).__name__)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what still runs and close the loop, in bounded time."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _run_to_end(loop, _settle(tasks))
+    _run_to_end(loop, loop.shutdown_asyncgens())
+    _run_to_end(loop, _end_executor(loop))
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+async def _end_executor(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        async with asyncio.timeout(EXECUTOR_TIMEOUT):
+            await loop.shutdown_default_executor()
+    except TimeoutError:
+        log.debug("threads of the default executor are still busy")
+
+
+async def _settle(tasks: set[asyncio.Task[Any]]) -> None:
+    _, pending = await asyncio.wait(tasks, timeout=EXECUTOR_TIMEOUT)
+    if pending:
+        names = ", ".join(task.get_name() for task in pending)
+        log.warning("these tasks of the app ignore their cancellation: %s", names)

@@ -1,0 +1,116 @@
+"""The ASGI lifespan protocol, version 2.0, from the server's side."""
+
+import asyncio
+import logging
+from typing import Any, Literal
+
+from subserve.errors import AppLoadError
+from subserve.http.exchange import App, Message
+
+log = logging.getLogger("subserve.lifespan")
+
+
+class LifespanFailed(AppLoadError):
+    """The app's startup failed; `traceback` is what it had to say, or empty."""
+
+    def __init__(self, reason: str, traceback: str = "") -> None:
+        super().__init__(reason)
+        self.traceback = traceback
+
+
+class Lifespan:
+    """Runs the app's lifespan task.  `state` is what the app put there for its requests."""
+
+    def __init__(self, app: App, mode: Literal["auto", "on", "off"]) -> None:
+        self._app = app
+        self._mode = mode
+        self._task: asyncio.Task[None] | None = None
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue(2)
+        self._outcome: asyncio.Future[Message] | None = None
+        self.state: dict[str, Any] = {}
+
+    async def startup(self, timeout: float) -> None:
+        """Run the app's startup; raise `LifespanFailed` where it fails or takes too long.
+
+        In mode ``auto`` an app that raises before it answers does not speak the protocol, and is
+        served without.
+        """
+        if self._mode == "off":
+            return
+        self._task = asyncio.create_task(self._run(), name="lifespan")
+        try:
+            answer = await self._exchange("lifespan.startup", timeout)
+        except TimeoutError:
+            raise LifespanFailed(
+                f"the app's lifespan startup did not complete within {timeout:g} s; "
+                "if it needs longer, raise --startup-timeout"
+            ) from None
+        except asyncio.CancelledError, GeneratorExit:
+            raise
+        except BaseException as error:
+            self._task = None
+            if self._mode == "on":
+                raise
+            log.debug("the app does not speak the lifespan protocol: %r", error)
+            return
+        if answer["type"] == "lifespan.startup.failed":
+            raise LifespanFailed(
+                "the app's lifespan startup failed; see above, or give --lifespan off",
+                str(answer.get("message", "")),
+            )
+
+    async def shutdown(self, timeout: float) -> None:
+        """Run the app's shutdown for at most `timeout` seconds and log how it went."""
+        if self._task is None:
+            return
+        if self._task.done():
+            log.warning("the app's lifespan ended early: no shutdown to run")
+            return
+        try:
+            answer = await self._exchange("lifespan.shutdown", timeout)
+        except TimeoutError:
+            log.warning("the app's lifespan shutdown is cut off")
+            self._task.cancel()
+        except asyncio.CancelledError, GeneratorExit:
+            raise
+        except BaseException:
+            log.exception("the app's lifespan shutdown failed")
+        else:
+            if answer["type"] == "lifespan.shutdown.failed":
+                log.error("the app's lifespan shutdown failed: %s", answer.get("message", ""))
+            else:
+                log.info("lifespan shutdown complete")
+
+    async def _exchange(self, event: str, timeout: float) -> Message:
+        """Send `event` and return the answer; raise what the task raises in its place."""
+        assert self._task is not None
+        self._outcome = asyncio.get_running_loop().create_future()
+        await self._inbox.put({"type": event})
+        await asyncio.wait(
+            (self._task, self._outcome), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if self._outcome.done():
+            return self._outcome.result()
+        if not self._task.done():
+            raise TimeoutError
+        error = self._task.exception()
+        if error is not None:
+            raise error
+        raise RuntimeError(f"the app's lifespan returned without an answer to {event}")
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._app(scope, self._inbox.get, self._send)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # As such it would end the event loop, not the task.
+            raise RuntimeError(f"the app's lifespan raised {type(error).__name__}") from error
+
+    async def _send(self, message: Message) -> None:
+        if self._outcome is None or self._outcome.done():
+            raise RuntimeError(f"unexpected {message['type']}")
+        self._outcome.set_result(message)

@@ -1,0 +1,96 @@
+"""A worker in service: startup, serving, drain, shutdown."""
+
+import asyncio
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from subserve import app as app_module
+from subserve import log as subserve_log
+from subserve import tls
+from subserve.assignment import Assignment
+from subserve.channel import Channel
+from subserve.http.exchange import Exchanges
+from subserve.http.hypercorn_lane import HypercornLane
+from subserve.http.wsgi import WsgiApp
+from subserve.messages import Ready
+from subserve.scoreboard import Counter, Row
+from subserve.worker.connections import Connections
+from subserve.worker.control import ControlThread
+from subserve.worker.lifespan import Lifespan
+
+log = logging.getLogger("subserve.worker")
+
+LIFESPAN_MARGIN = 0.5
+"""Seconds past the graceful timeout that a lifespan shutdown is given where clients have used it
+up."""
+
+
+class Runner:
+    """Runs one app in one worker.  `run` is the event loop's main task."""
+
+    def __init__(
+        self, assignment: Assignment, channel: Channel, source: socket.socket, row: Row, app: Any
+    ) -> None:
+        self._config = assignment.config
+        self._channel = channel
+        self._source = source
+        self._row = row
+        self._interface = app_module.interface_of(app, self._config.interface)
+        self._pool: ThreadPoolExecutor | None = None
+        if self._interface == "wsgi":
+            self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="wsgi")
+            app = WsgiApp(app, self._pool, multiprocess=self._config.workers > 1)
+        self._app = app
+
+    async def run(self) -> None:
+        """Serve until drained.  Raises `LifespanFailed` where the app does not start."""
+        config, loop = self._config, asyncio.get_running_loop()
+        drain_asked: asyncio.Future[float] = loop.create_future()
+        lifespan = Lifespan(self._app, config.lifespan if self._interface == "asgi" else "off")
+        access = subserve_log.configure_access(config.access_log)
+        context = tls.server_context(config) if config.certfile else None
+        await lifespan.startup(config.startup_timeout)
+
+        exchanges = Exchanges(self._app, self._row, config.root_path)
+        lane = HypercornLane(exchanges, config, lifespan.state, access)
+        connections = Connections(self._source, lane, self._row, context)
+
+        def on_drain(timeout: float) -> None:
+            loop.call_soon_threadsafe(_set_once, drain_asked, timeout)
+
+        control = ControlThread(self._channel, on_drain)
+        control.start()
+        connections.start()
+        log.info("ready")
+        self._channel.send(Ready(self._interface))
+
+        deadline = await drain_asked + loop.time()
+        await self._drain(exchanges, connections, deadline)
+        await lifespan.shutdown(max(LIFESPAN_MARGIN, deadline + LIFESPAN_MARGIN - loop.time()))
+        control.stop()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        log.info(
+            "stopped; it served %d requests over %d connections",
+            self._row[Counter.REQUESTS_FINISHED],
+            self._row[Counter.CONNECTIONS_CLOSED],
+        )
+
+    async def _drain(self, exchanges: Exchanges, connections: Connections, deadline: float) -> None:
+        log.info("draining %d connections, %d requests", len(connections), self._row.requests)
+        exchanges.drain()
+        if cut := await connections.drain(deadline):
+            log.warning(
+                "%d connections were cut off when the graceful timeout was over; "
+                "give their requests longer with --graceful-timeout",
+                cut,
+            )
+        else:
+            log.info("all requests finished")
+
+
+def _set_once(future: asyncio.Future[float], value: float) -> None:
+    if not future.done():
+        future.set_result(value)
