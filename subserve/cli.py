@@ -14,19 +14,34 @@ from subserve.options import GROUPS, default_text, flag_of, rows, variable_of
 
 _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its own GIL."
 
-_EPILOG = """\
+SIGNALS = (
+    ("TERM, INT", "Finish the requests in flight, then stop; a second INT stops at once."),
+    ("QUIT", "Stop at once."),
+)
+
+EXIT_CODES = (
+    (0, "stopped as asked"),
+    (2, "an option, a variable or a key of the configuration file is wrong"),
+    (3, "the app could not be loaded or started"),
+    (4, "an address could not be bound"),
+    (1, "anything else"),
+)
+
+
+def _epilog() -> str:
+    signals = "\n".join(f"  {name:<10} {text}" for name, text in SIGNALS)
+    codes = "\n".join(f"  {code:<10} {text}" for code, text in EXIT_CODES)
+    return f"""\
 examples:
   subserve myproject.asgi:application --workers 8
   subserve shop:create_app --factory --bind unix:/run/shop.sock
   SUBSERVE_WORKERS=4 subserve shop:app --certfile cert.pem --keyfile key.pem
 
 signals:
-  TERM, INT   finish the requests in flight, then stop; a second INT stops at once
-  QUIT        stop at once
+{signals}
 
 exit codes:
-  0 stopped as asked   2 bad option or configuration   3 the app did not load or start
-  4 an address could not be bound   1 anything else
+{codes}
 
 Every option can also be a variable (--graceful-timeout is SUBSERVE_GRACEFUL_TIMEOUT) or a key
 (graceful-timeout) of subserve.toml, or of [tool.subserve] in pyproject.toml."""
@@ -44,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="subserve",
         usage="subserve [OPTIONS] APP",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
