@@ -147,16 +147,25 @@ class _WebSocket:
         self._disconnected = False
 
     async def run(self, app: App) -> None:
-        going_away = asyncio.create_task(self._close_at_drain())
+        self._going_away = asyncio.create_task(self._close_at_drain())
         try:
             await app(self._scope, self.receive, self.send)
-        finally:
-            going_away.cancel()
-        if self._drained.done():
-            await self._await_close()
+        except asyncio.CancelledError:
+            self._going_away.cancel()
+            raise
+        await self._finish()
 
     async def fail(self) -> None:
-        """Do nothing: the lane answers 500, or closes with 1011, for an app that just returns."""
+        """End it; the lane answers 500, or closes with 1011, for an app that just returns."""
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """See to it that our close frame is out, and answered, before the lane takes over."""
+        if not self._drained.done():
+            self._going_away.cancel()
+            return
+        await self._going_away
+        await self._await_close()
 
     async def receive(self) -> Message:
         if self._drained.done():
