@@ -20,10 +20,16 @@ import time
 from collections.abc import Mapping
 from typing import override
 
+from subserve.errors import ConfigError
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_NEWLINE_AND_TAB = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 STDOUT, STDERR = 1, 2
+
+TRACEBACK = "reported_traceback"
+"""Attribute of a record (`extra`) for a traceback that comes from another interpreter as text.  It
+is printed above its line, so that what to do is the last thing an operator reads."""
 
 
 def escape(text: str) -> str:
@@ -61,7 +67,10 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         head = f"{moment}.{int(record.msecs):03d} {record.levelname.lower():<7} {self._origin}"
-        return f"{head}  {escape(record.getMessage())}{_traceback(self, record, '\n')}"
+        line = f"{head}  {escape(record.getMessage())}"
+        if reported := getattr(record, TRACEBACK, ""):
+            return f"{_escape_but_layout(reported).rstrip()}\n{line}"
+        return line + _traceback(self, record, "\n")
 
 
 class _JsonFormatter(logging.Formatter):
@@ -79,7 +88,7 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if trace := _traceback(self, record, ""):
+        if trace := getattr(record, TRACEBACK, "") or _traceback(self, record, ""):
             fields["traceback"] = trace
         return json.dumps(fields)
 
@@ -94,7 +103,11 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord, lead: st
     if not record.exc_info:
         return ""
     text = formatter.formatException(record.exc_info)
-    return lead + _CONTROL_BUT_NEWLINE_AND_TAB.sub(_as_hex, text)
+    return lead + _escape_but_layout(text)
+
+
+def _escape_but_layout(text: str) -> str:
+    return _CONTROL_BUT_NEWLINE_AND_TAB.sub(_as_hex, text)
 
 
 def configure(level: str, log_format: str, origin: str) -> None:
@@ -113,14 +126,17 @@ def configure(level: str, log_format: str, origin: str) -> None:
 def configure_access(target: str) -> logging.Logger | None:
     """Return the access logger that writes to `target`: ``-``, a file, or ``off`` (None).
 
-    Raises `OSError` where the file cannot be opened.
+    Raises `ConfigError` where the file cannot be opened.
     """
     logger = logging.getLogger("subserve.access")
     logger.propagate = False
     if target == "off":
         return None
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    handler = _FdHandler(STDOUT if target == "-" else os.open(target, flags, 0o640))
+    try:
+        handler = _FdHandler(STDOUT if target == "-" else os.open(target, flags, 0o640))
+    except OSError as error:
+        raise ConfigError(f"--access-log {target}: cannot be written: {error.strerror}") from error
     handler.setFormatter(_PlainFormatter())
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

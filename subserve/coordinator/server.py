@@ -222,9 +222,8 @@ class Coordinator:
             case Failed(reason, traceback, exit_code):
                 worker.take(WorkerEvent.FAILED)
                 if self._exit_code == 0:
-                    for line in traceback.splitlines():
-                        os.write(subserve_log.STDERR, f"{line}\n".encode())
-                    log.error("worker %s: %s", worker.info, reason)
+                    trace = {subserve_log.TRACEBACK: traceback}
+                    log.error("worker %s: %s", worker.info, reason, extra=trace)
                     self._exit_code = exit_code
 
     def _host_ended(self, note: HostEnded) -> None:
