@@ -14,11 +14,14 @@ import tempfile
 from dataclasses import dataclass
 
 EXAMPLES = {
-    "examples.fastapi_app.main:app": "/health",
+    "examples.fastapi_app.main:app": "/",
     "examples.flask_app.main:app": "/",
-    "examples.django_app.asgi:application": "/health",
-    "examples.django_app.wsgi:application": "/health",
+    "examples.django_app.asgi:application": "/",
+    "examples.django_app.wsgi:application": "/",
 }
+DATA_VARIABLES = ("BOARD_DATA", "POSTCARDS_DATA_DIR", "DJANGO_DATA_DIR")
+"""Where the examples keep their data; a folder of its own for each run."""
+
 CONNECTIONS = 64
 STOP_SECONDS = 40.0
 
@@ -45,8 +48,9 @@ def load(app: str, path: str, seconds: int, workers: int) -> Outcome:
         subprocess.Popen(
             [sys.executable, "-m", "subserve", app, f"--workers={workers}", "--bind=127.0.0.1:0"],
             stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "DATA_DIR": data},
+            env={**os.environ, **dict.fromkeys(DATA_VARIABLES, data)},
         ) as server,
     ):
         try:

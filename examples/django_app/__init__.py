@@ -1,0 +1,1 @@
+"""Bookshelf, a Django project (ASGI and WSGI): the books of an office, and who has which."""

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class ShelfConfig(AppConfig):
+    name = "examples.django_app.shelf"
+    verbose_name = "Bookshelf"

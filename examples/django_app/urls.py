@@ -1,0 +1,9 @@
+"""All addresses of the project."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("", include("examples.django_app.shelf.urls")),
+]
