@@ -1,0 +1,1 @@
+"""Release board: a FastAPI application with a database, a chat, a live feed and uploads."""
