@@ -1,0 +1,12 @@
+"""Extension modules in workers.
+
+`isolate` makes any of them work in a sub-interpreter with its own GIL; `native` leaves them to
+CPython and explains its refusals.  A worker calls one of the two, once, before it imports anything
+that is not of the standard library.  `loaded` says afterwards what was loaded, and how.
+See docs/extensions.md.
+"""
+
+from subserve.extensions.loader import isolate, native
+from subserve.extensions.registry import LoadedExtension, Mode, loaded
+
+__all__ = ["LoadedExtension", "Mode", "isolate", "loaded", "native"]
