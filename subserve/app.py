@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from annotationlib import Format
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,8 @@ def load(target: str, *, factory: bool, app_dir: str) -> Any:
         return app
     if not callable(app):
         raise AppLoadError(f"--factory: {target} is not a function but {app!r:.80}")
+    if inspect.iscoroutinefunction(app):
+        raise AppLoadError(f"--factory: {target} is async; what needs a loop belongs in lifespan")
     return app()
 
 
@@ -82,15 +85,22 @@ def interface_of(app: Any, given: Literal["auto", "asgi", "wsgi"] = "auto") -> I
         return given
     if not callable(app):
         raise AppLoadError(f"the app is not callable but {app!r:.80}")
+    arguments = _required_positional(app)
     if inspect.isclass(app):
+        # PEP 3333 has such an app: making an instance is the call, iterating over it the response.
+        if arguments == 2 and hasattr(app, "__iter__"):
+            return "wsgi"
+        if arguments == 3 and hasattr(app, "__await__"):
+            return "asgi"
         raise AppLoadError(f"the app is the class {app.__name__}; name an instance, or --factory")
     call = app if inspect.isroutine(app) else type(app).__call__
-    if inspect.iscoroutinefunction(inspect.unwrap(call)):
+    is_async = inspect.iscoroutinefunction(inspect.unwrap(call))
+    if is_async and _takes_three(app):
         return "asgi"
-    match _required_positional(app):
+    match arguments:
         case 3:
             return "asgi"
-        case 2:
+        case 2 if not is_async:
             return "wsgi"
         case 1:
             raise AppLoadError(
@@ -103,10 +113,24 @@ def interface_of(app: Any, given: Literal["auto", "asgi", "wsgi"] = "auto") -> I
             raise AppLoadError("cannot tell what the app speaks; give --interface asgi or wsgi")
 
 
+def _signature(app: Callable[..., Any]) -> inspect.Signature:
+    # As text: evaluated, an annotation raises NameError for a type that is imported under
+    # TYPE_CHECKING only (PEP 649).
+    return inspect.signature(app, annotation_format=Format.STRING)
+
+
+def _takes_three(app: Callable[..., Any]) -> bool:
+    try:
+        _signature(app).bind("scope", "receive", "send")
+    except TypeError:
+        return False
+    return True
+
+
 def _required_positional(app: Callable[..., Any]) -> int | None:
     """Return how many positional arguments a call needs, None where that cannot be told."""
     try:
-        parameters = inspect.signature(app).parameters.values()
+        parameters = _signature(app).parameters.values()
     except TypeError, ValueError:
         return None
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):

@@ -1,5 +1,6 @@
 """What an operator may write after ``--bind``."""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +31,7 @@ def parse_bind(text: str) -> BindSpec:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         # sun_path holds 108 bytes with its NUL on Linux (unix(7)), 104 on BSDs.
-        if not path or "\0" in path or len(path.encode()) > 103:
+        if not path or "\0" in path or len(os.fsencode(path)) > 103:
             raise ValueError("expected unix:/path with a path of 1 to 103 bytes")
         return BindSpec("unix", path=path)
     if text.startswith("fd://"):

@@ -38,7 +38,11 @@ class Channel:
     def receive(self) -> Message | None:
         """Wait for a message; return None once the other side, or `shutdown`, has ended it."""
         while not self._received:
-            if not (data := self._socket.recv(_READ_BYTES)):
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except ConnectionError:
+                return None  # closed with something of ours unread, see unix(7)
+            if not data:
                 return None
             self._received.extend(self._decoder.feed(data))
         return self._received.popleft()

@@ -123,6 +123,17 @@ def configure(namespace: argparse.Namespace, problems: Sequence[str] = ()) -> Re
     return resolve(arguments, os.environ, Path.cwd(), config_file, problems)
 
 
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null in place of a closed stdin, stdout or stderr.
+
+    Else the next descriptor opened, a listener's or a client's, would be number 2, which log
+    records are written to.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code of the process."""
     try:
@@ -144,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Imported late: --help and configuration errors need none of the server.
         from subserve.coordinator.server import serve
 
+        _fill_standard_descriptors()
         return serve(resolved.config)
     except SubserveError as error:
         for line in str(error).splitlines():

@@ -5,7 +5,7 @@ Who wins: the command line, then ``SUBSERVE_*`` variables, then the file, then t
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,10 +64,14 @@ def resolve(
     return Resolved(_with_cores_counted(config), origins)
 
 
-def nearest(word: str, candidates: list[str]) -> str:
-    """Return ``; did you mean X?`` for the candidate most like `word`, or nothing."""
-    close = get_close_matches(word, candidates, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+def nearest(word: str, candidates: Iterable[str], prefix: str = "") -> str:
+    """Return ``; did you mean X?`` for the candidate most like `word`, or nothing.
+
+    `prefix` is what all have in common; it says nothing about likeness.
+    """
+    ends = [candidate.removeprefix(prefix) for candidate in candidates]
+    close = get_close_matches(word.removeprefix(prefix), ends, n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _with_cores_counted(config: Config) -> Config:
@@ -80,6 +84,9 @@ def _with_cores_counted(config: Config) -> Config:
 def _parse(settings: Mapping[str, Setting], problems: list[str]) -> Iterator[tuple[str, Any]]:
     table = rows()
     for name, setting in settings.items():
+        if any("\0" in text for text in setting.texts):
+            problems.append(f"{setting.origin}: a NUL character")
+            continue
         if name == "app":
             yield name, setting.texts[-1]
             continue
@@ -101,7 +108,8 @@ def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, 
         if not variable.startswith("SUBSERVE_") or variable == "SUBSERVE_CONFIG":
             continue
         if variable not in names:
-            problems.append(f"{variable}: unknown variable{nearest(variable, list(names))}")
+            hint = nearest(variable, [*names, "SUBSERVE_CONFIG"], "SUBSERVE_")
+            problems.append(f"{variable}: unknown variable{hint}")
             continue
         name = names[variable]
         several = name in rows() and rows()[name][1].repeatable
@@ -118,15 +126,42 @@ def _from_file(directory: Path, given: str | None, problems: list[str]) -> dict[
         name = names.get(key.replace("_", "-"))
         origin = f"{path}: {key}"
         if name is None:
-            problems.append(f"{origin}: unknown key{nearest(key.replace('_', '-'), list(names))}")
-        elif isinstance(value, dict) or value is None:
-            problems.append(f"{origin}: expected a value, got a table")
+            problems.append(f"{origin}: unknown key{nearest(key.replace('_', '-'), names)}")
+        elif name in found:
+            problems.append(f"{origin}: given twice")
+        elif expected := _mistyped(name, value):
+            got = _TOML_NAMES.get(type(value), "a date or time")
+            problems.append(f"{origin}: expected {expected}, got {got}")
         else:
             items = value if isinstance(value, list) else [value]
-            if name == "app" or not rows()[name][1].repeatable:
-                items = [value]
             found[name] = Setting(tuple(value_text(item) for item in items), origin)
     return found
+
+
+_TOML_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a fraction",
+    str: "a string",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def _mistyped(name: str, value: Any) -> str | None:
+    """Return what a key expects where `value` has another type; a string is parsed, so it may do.
+
+    No type is taken for another: ``access-log = true`` would be a file named "on".
+    """
+    if type(value) is str:
+        return None
+    kind = str if name == "app" else type(rows()[name][0].default)
+    if kind is tuple:
+        fits = type(value) is list and value and all(type(item) is str for item in value)
+        return None if fits else "a string, or a list of at least one"
+    if type(value) is kind or (kind is float and type(value) is int):
+        return None
+    return "a number of seconds" if kind is float else _TOML_NAMES[kind]
 
 
 def _load_file(
@@ -147,9 +182,12 @@ def _load_file(
         else:
             if path.name != "pyproject.toml":
                 return path, document
-            table = document.get("tool", {}).get("subserve")
-            if table is not None:
+            tools = document.get("tool", {})
+            table = tools.get("subserve") if isinstance(tools, dict) else None
+            if isinstance(table, dict):
                 return path, table
+            if given or table is not None:
+                problems.append(f"{path}: has no table [tool.subserve]")
     return directory, {}
 
 
@@ -164,6 +202,8 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{flag('keyfile_password')}: needs --certfile"
     if config.verify_client != "none" and not config.ca_certs:
         yield f"{flag('verify_client')}: needs --ca-certs, to know whom to trust"
+    if config.ca_certs and config.verify_client == "none":
+        yield f"{flag('ca_certs')}: checks nobody without --verify-client optional or required"
     for name in ("certfile", "keyfile", "ca_certs"):
         path = getattr(config, name)
         if path and not os.access(path, os.R_OK):

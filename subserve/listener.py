@@ -12,10 +12,13 @@ from subserve.binds import BindSpec, parse_bind
 from subserve.errors import BindError
 
 _ADVICE = {
-    errno.EADDRINUSE: "another process listens there; stop it or choose another address",
-    errno.EACCES: "not allowed; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "this machine has no such address",
-    errno.ENOENT: "its directory does not exist",
+    ("tcp", errno.EADDRINUSE): "another process listens there; stop it or choose another address",
+    ("tcp", errno.EACCES): "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    ("tcp", errno.EADDRNOTAVAIL): "this machine has no such address",
+    ("unix", errno.EADDRINUSE): "another process listens there; stop it or choose another path",
+    ("unix", errno.EACCES): "this user may not write to its directory, or to the socket there",
+    ("unix", errno.ENOENT): "its directory does not exist",
+    ("fd", errno.EBADF): "the parent process left no such descriptor open",
 }
 
 
@@ -29,7 +32,12 @@ class Listener:
     unix_inode: int = 0
 
     def close(self) -> None:
-        """Stop listening, and remove the unix socket's file unless another took its place."""
+        """Stop listening, and remove the unix socket's file unless another took its place.
+
+        Idempotent: once closed, a file with this path and inode may be our successor's.
+        """
+        if self.sock.fileno() < 0:
+            return
         self.sock.close()
         if self.unix_path is None:
             return
@@ -48,13 +56,16 @@ def listen(binds: Sequence[str], *, backlog: int, tls: bool) -> list[Listener]:
     with ExitStack() as undo:
         listeners = []
         for text in binds:
+            spec = parse_bind(text)
             try:
-                found = _listen(parse_bind(text), backlog, "https" if tls else "http")
+                found = _listen(spec, backlog, "https" if tls else "http")
             except OSError as error:
                 cause = error.strerror or str(error)
-                advice = _ADVICE.get(error.errno or 0)
+                advice = _ADVICE.get((spec.kind, error.errno or 0))
                 hint = f" ({advice})" if advice else ""
                 raise BindError(f"cannot listen on {text}: {cause}{hint}") from error
+            except UnicodeError as error:  # from the codec that host names go through
+                raise BindError(f"cannot listen on {text}: not a host name") from error
             for listener in found:
                 undo.callback(listener.close)
             listeners += found
@@ -97,6 +108,7 @@ def _listen_tcp(host: str, port: int, backlog: int, scheme: str) -> list[Listene
                 _prepare_tcp(sock, family, sockaddr, backlog)
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
+                    sock.close()
                     refusal = error
                     continue
                 raise
@@ -140,11 +152,14 @@ def _remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # one whose backlog is full would keep us waiting
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
             return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody does listen
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from typing import override
@@ -50,12 +51,37 @@ class _FdHandler(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record) + "\n"
         try:
-            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            # A full disk or a closed pipe must not end requests, and there is nowhere to tell.
+            text = self.format(record)
+        except Exception:  # noqa: BLE001  what a record holds is formatted here first
+            self.handleError(record)
             return
+        _write(self._fd, text)
+
+
+def _write(fd: int, text: str) -> None:
+    try:
+        os.write(fd, f"{text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        # A full disk or a closed pipe must not end requests, and there is nowhere to tell.
+        return
+
+
+def announce(text: str) -> None:
+    """Write `text` to standard error as it is; for the banner, which is no record."""
+    _write(STDERR, text)
+
+
+def flush_prints() -> None:
+    """Flush what was printed, as far as standard output and error are open and take it.
+
+    An app may have replaced or closed them; none of that is a reason to end badly.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError) as error:
+            logging.getLogger("subserve").debug("cannot flush: %s", error)
 
 
 class _TextFormatter(logging.Formatter):

@@ -19,7 +19,14 @@ GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE = re.compile(r"(\d+)\s*([kmg])?(?:i?b)?", re.ASCII | re.IGNORECASE)
+_MAX_SECONDS = 365 * 24 * 3600.0
+"""Far below where time-outs overflow in the C of selectors and threads."""
+
+_COUNT = re.compile(r"\d{1,10}", re.ASCII)
+_MAX_COUNT = 2**31 - 1
+"""What listen(2) takes for a backlog."""
+
+_SIZE = re.compile(r"(\d{1,12})\s*([kmg])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -28,7 +35,10 @@ def parse_duration(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError("expected a duration such as 30, 1.5s, 200ms, 2m or 1h")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _MAX_SECONDS:
+        raise ValueError(f"expected a duration of at most {_MAX_SECONDS / 3600:g}h")
+    return seconds
 
 
 def parse_size(text: str) -> int:
@@ -41,7 +51,7 @@ def parse_size(text: str) -> int:
 
 def parse_count(text: str) -> int:
     """Read a whole number of at least 1."""
-    if not re.fullmatch(r"\d+", text.strip(), re.ASCII) or int(text) == 0:
+    if _COUNT.fullmatch(text.strip()) is None or not 1 <= int(text) <= _MAX_COUNT:
         raise ValueError("expected a whole number of at least 1")
     return int(text)
 
@@ -359,7 +369,7 @@ def value_text(value: Any) -> str:
         case bool():
             return "on" if value else "off"
         case float():
-            return f"{value:g}"
+            return f"{value:.6f}".rstrip("0").removesuffix(".")
         case tuple():
             return ", ".join(map(str, value))
     return str(value)

@@ -1,6 +1,7 @@
 """TLS as a front-line server speaks it."""
 
 import ssl
+from pathlib import Path
 
 from subserve.errors import ConfigError
 from subserve.options import Config
@@ -17,6 +18,16 @@ _VERIFY_MODES = {
 }
 
 
+_REASONS = {
+    "KEY_VALUES_MISMATCH": "the private key does not belong to the certificate",
+    "KEY_TYPE_MISMATCH": "the private key does not belong to the certificate",
+    "NO_CERTIFICATE_ASSIGNED": "the private key does not belong to the certificate",
+    "EE_KEY_TOO_SMALL": "the certificate's key is too short to be safe",
+    "CA_MD_TOO_WEAK": "the certificate is signed with a hash that is not safe any more",
+}
+"""What OpenSSL means; the rest is told from the files."""
+
+
 def server_context(config: Config) -> ssl.SSLContext:
     """Return a context for TLS 1.2 and 1.3 with the certificate of `config`.
 
@@ -28,31 +39,59 @@ def server_context(config: Config) -> ssl.SSLContext:
     # RFC 9113, section 9.2.2: HTTP/2 over TLS 1.2 takes forward secret AEAD ciphers only.
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.set_alpn_protocols(ALPN_PROTOCOLS)
-    # An empty password makes OpenSSL fail on an encrypted key instead of asking the terminal.
-    password = config.keyfile_password
-    try:
-        context.load_cert_chain(config.certfile, config.keyfile or None, lambda: password)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigError(
-            f"--certfile {config.certfile}: cannot load the certificate and its key: "
-            f"{_explained(error)}"
-        ) from error
+    _load_certificate(context, config)
     if config.ca_certs:
         try:
             context.load_verify_locations(config.ca_certs)
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(f"--ca-certs {config.ca_certs}: {_explained(error)}") from error
+        except OSError as error:  # ssl.SSLError is one
+            cause = _cause_in_system(error) or "holds no certificate in PEM format"
+            raise ConfigError(f"--ca-certs {config.ca_certs}: {cause}") from error
         context.verify_mode = _VERIFY_MODES[config.verify_client]
     return context
 
 
-def _explained(error: OSError) -> str:
-    reason = getattr(error, "reason", None) or error.strerror or str(error)
-    hints = {
-        "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
-        "BAD_DECRYPT": "the key is encrypted; --keyfile-password is wrong or missing",
-        "EMPTY_PASSWORD": "the key is encrypted; give --keyfile-password",
-        "NO_START_LINE": "not in PEM format",
-        "PEM_LIB": "not in PEM format, or the key is missing: give --keyfile",
-    }
-    return hints.get(reason, reason)
+def _load_certificate(context: ssl.SSLContext, config: Config) -> None:
+    password_asked_for = False
+
+    def password() -> str:
+        # Without a callback OpenSSL would ask the terminal; an empty answer makes it give up.
+        nonlocal password_asked_for
+        password_asked_for = True
+        return config.keyfile_password
+
+    try:
+        context.load_cert_chain(config.certfile, config.keyfile or None, password)
+    except (OSError, ValueError) as error:  # ValueError: a password of over 1024 bytes
+        raise ConfigError(_diagnosis(config, error, password_asked_for)) from error
+
+
+def _diagnosis(config: Config, error: Exception, password_asked_for: bool) -> str:
+    """Say what is wrong with the certificate or its key: OpenSSL calls most of it "PEM lib"."""
+    certificate = f"--certfile {config.certfile}"
+    key = f"--keyfile {config.keyfile}" if config.keyfile else certificate
+    if cause := _cause_in_system(error):
+        return f"{certificate} or its key: {cause}"
+    reason = getattr(error, "reason", None)
+    if reason in _REASONS:
+        return f"{certificate}: {_REASONS[reason]}"
+    if not _holds(config.certfile, b"CERTIFICATE-----"):
+        return f"{certificate}: holds no certificate in PEM format"
+    if not _holds(config.keyfile or config.certfile, b"PRIVATE KEY-----"):
+        hint = "" if config.keyfile else "; give --keyfile"
+        return f"{key}: holds no private key in PEM format{hint}"
+    if password_asked_for and config.keyfile_password:
+        return f"{key}: the private key is encrypted; --keyfile-password is wrong"
+    if password_asked_for:
+        return f"{key}: the private key is encrypted; give --keyfile-password"
+    return f"{certificate} or its key is damaged, or is refused by OpenSSL: {reason or error}"
+
+
+def _cause_in_system(error: Exception) -> str | None:
+    """Return why the operating system refused a file, None for an error of OpenSSL."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        return error.strerror
+    return None
+
+
+def _holds(path: str, mark: bytes) -> bool:
+    return mark in Path(path).read_bytes()

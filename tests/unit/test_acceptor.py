@@ -1,0 +1,242 @@
+"""From listeners to workers: real sockets, workers that are none."""
+
+import errno
+import os
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from subserve.coordinator import acceptor as module
+from subserve.coordinator.acceptor import ACCEPTS_PER_TURN, Acceptor
+from subserve.listener import Listener, listen
+
+DEADLINE = 10.0  # s, for what takes milliseconds
+
+
+class Worker:
+    """What a `WorkerHandle` is to the acceptor."""
+
+    def __init__(self, load: tuple[int, int] | None = (0, 0)) -> None:
+        self.load = load
+        self.blocked = False
+        self.given: list[socket.socket] = []
+
+    def hand_over(self, connection: socket.socket) -> bool:
+        if self.blocked:
+            return False
+        assert self.load is not None
+        self.given.append(socket.socket(fileno=connection.detach()))
+        self.load = (self.load[0] + 1, self.load[1])
+        return True
+
+
+class Refusing:
+    """A listening socket where accept(2) fails."""
+
+    def __init__(self, sock: socket.socket, code: int) -> None:
+        self._sock = sock
+        self._code = code
+        self.asked = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.asked += 1
+        raise OSError(self._code, os.strerror(self._code))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Rig:
+    """An acceptor on two listeners, and its selector."""
+
+    def __init__(self, stack: ExitStack, clock: list[float]) -> None:
+        self.stack = stack
+        self.clock = clock
+        self.listeners = listen(("127.0.0.1:0", "127.0.0.2:0"), backlog=256, tls=False)
+        self.selector = stack.enter_context(selectors.DefaultSelector())
+        self.acceptor: Acceptor | None = None
+
+    def start(self, *workers: Worker) -> Acceptor:
+        self.acceptor = Acceptor(self.listeners, workers)  # type: ignore[arg-type]
+        self.acceptor.start(self.selector)
+        self.stack.callback(self.acceptor.stop)
+        for worker in workers:
+            self.stack.callback(lambda w=worker: [sock.close() for sock in w.given])
+        return self.acceptor
+
+    def connect(self, count: int = 1, listener: int = 0) -> list[socket.socket]:
+        address = self.listeners[listener].sock.getsockname()
+        clients = [socket.create_connection(address, DEADLINE) for _ in range(count)]
+        for client in clients:
+            self.stack.callback(client.close)
+        return clients
+
+    def turn(self, timeout: float = DEADLINE) -> int:
+        """Do what the coordinator does once its selector wakes; return how many were ready."""
+        ready = self.selector.select(timeout)
+        for key, _ in ready:
+            callback, argument = key.data
+            callback(argument)
+        return len(ready)
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    clock = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with ExitStack() as stack:
+        yield Rig(stack, clock)
+
+
+def test_connections_go_to_the_least_loaded(rig: Rig) -> None:
+    idle, busy = Worker((0, 0)), Worker((2, 0))
+    rig.start(busy, idle)
+    rig.connect(2)
+    rig.turn()
+    assert (len(idle.given), len(busy.given)) == (2, 0)
+
+
+def test_equal_workers_take_turns(rig: Rig) -> None:
+    workers = [Worker(), Worker(), Worker()]
+    rig.start(*workers)
+    for _ in range(6):
+        rig.connect()
+        rig.turn()
+        for worker in workers:
+            worker.load = (0, 0)
+    assert [len(worker.given) for worker in workers] == [2, 2, 2]
+
+
+def test_what_is_handed_over_is_the_connection(rig: Rig) -> None:
+    worker = Worker()
+    rig.start(worker)
+    (client,) = rig.connect()
+    rig.turn()
+    worker.given[0].sendall(b"hello")
+    assert client.recv(5) == b"hello"
+
+
+def test_a_worker_that_takes_none_is_passed_by(rig: Rig) -> None:
+    starting, full, ready = Worker(None), Worker((0, 0)), Worker((9, 9))
+    full.blocked = True
+    rig.start(starting, full, ready)
+    rig.connect()
+    rig.turn()
+    assert len(ready.given) == 1
+
+
+def test_a_turn_is_bounded(rig: Rig) -> None:
+    worker = Worker()
+    rig.start(worker)
+    rig.connect(ACCEPTS_PER_TURN + 1)
+    rig.turn()
+    assert len(worker.given) == ACCEPTS_PER_TURN
+    rig.turn()
+    assert len(worker.given) == ACCEPTS_PER_TURN + 1
+
+
+# ---- nobody to give it to
+
+
+def test_a_connection_that_no_worker_takes_is_kept_for_later(rig: Rig) -> None:
+    worker = Worker()
+    worker.blocked = True
+    acceptor = rig.start(worker)
+    (client,) = rig.connect()
+    rig.turn()
+    assert acceptor.resume_at == rig.clock[0] + module.PAUSE_SECONDS
+    rig.connect()
+    assert rig.turn(timeout=0) == 0  # the kernel queues meanwhile
+
+    acceptor.resume()
+    assert acceptor.resume_at is not None
+    worker.blocked = False
+    rig.clock[0] += 1
+    acceptor.resume()
+    assert acceptor.resume_at is None
+    worker.given[0].sendall(b"at last")
+    assert client.recv(7) == b"at last"
+    rig.turn()
+    assert len(worker.given) == 2
+
+
+def test_two_listeners_that_are_ready_while_no_worker_takes_any(rig: Rig) -> None:
+    # The second one of the turn accepted, too: the connection that was kept was lost, and
+    # unregistering the listeners again was a KeyError that ended the coordinator.
+    worker = Worker()
+    worker.blocked = True
+    acceptor = rig.start(worker)
+    clients = [*rig.connect(listener=0), *rig.connect(listener=1)]
+    assert rig.turn() == 2
+    worker.blocked = False
+    acceptor.resume()
+    rig.turn()
+    for server in worker.given:
+        server.sendall(b"!")
+    assert [client.recv(1) for client in clients] == [b"!", b"!"]
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_out_of_descriptors(rig: Rig, code: int) -> None:
+    """The listener stays readable: asking again at once would only burn the CPU."""
+    refusing = [Refusing(listener.sock, code) for listener in rig.listeners]
+    rig.listeners = [Listener(sock, "") for sock in refusing]  # type: ignore[arg-type]
+    acceptor = rig.start(Worker())
+    for sock in refusing:
+        rig.stack.enter_context(socket.create_connection(sock._sock.getsockname(), DEADLINE))
+    assert rig.turn() == 2
+    assert sum(sock.asked for sock in refusing) == 1
+    assert acceptor.resume_at == rig.clock[0] + module.PAUSE_SECONDS
+    assert rig.turn(timeout=0) == 0
+    acceptor.resume()
+    assert rig.turn() == 2
+
+
+@pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EPERM])
+def test_an_error_of_one_connection_is_passed_by(rig: Rig, code: int) -> None:
+    refusing = Refusing(rig.listeners[0].sock, code)
+    rig.listeners = [Listener(refusing, ""), rig.listeners[1]]  # type: ignore[arg-type]
+    acceptor = rig.start(Worker())
+    rig.stack.enter_context(socket.create_connection(refusing._sock.getsockname(), DEADLINE))
+    rig.turn()
+    assert refusing.asked == ACCEPTS_PER_TURN
+    assert acceptor.resume_at is None
+
+
+# ---- stop
+
+
+def test_stop_closes_the_listeners(rig: Rig) -> None:
+    acceptor = rig.start(Worker())
+    address = rig.listeners[0].sock.getsockname()
+    acceptor.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, DEADLINE)
+    assert not rig.selector.get_map()
+    acceptor.stop()
+
+
+def test_stop_while_paused_lets_go_of_what_was_kept(rig: Rig) -> None:
+    worker = Worker()
+    worker.blocked = True
+    acceptor = rig.start(worker)
+    (client,) = rig.connect()
+    rig.turn()
+    acceptor.stop()
+    assert acceptor.resume_at is None
+    assert client.recv(1) == b""
+    acceptor.stop()
+
+
+def test_stop_before_start() -> None:
+    listeners = listen(("127.0.0.1:0",), backlog=1, tls=False)
+    acceptor = Acceptor(listeners, [])
+    acceptor.stop()
+    assert listeners[0].sock.fileno() == -1

@@ -1,0 +1,254 @@
+"""Which module may import what: the layers, and one owner for each hazard.
+
+Read from the sources, not from what is loaded, so that an import inside a function counts, too.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "subserve"
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = sorted(SOURCES)
+
+LAYER_0 = {
+    "subserve.assignment",
+    "subserve.binds",
+    "subserve.config",
+    "subserve.errors",
+    "subserve.identity",
+    "subserve.lifecycle",
+    "subserve.messages",
+    "subserve.options",
+    "subserve.policy",
+}
+"""Values in, values out."""
+
+LAYER_1 = {
+    "subserve.app",
+    "subserve.channel",
+    "subserve.interpreter",
+    "subserve.listener",
+    "subserve.log",
+    "subserve.scoreboard",
+    "subserve.signals",
+    "subserve.tls",
+}
+"""One effect each."""
+
+EFFECTS = {
+    "_interpreters",
+    "_socket",
+    "_thread",
+    "asyncio",
+    "concurrent",
+    "ctypes",
+    "mmap",
+    "multiprocessing",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+}
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for module in MODULES:
+        yield module, ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> set[str]:
+    """Return what a module imports; of ours, each module by its full name."""
+    found = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            assert node.module is not None
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from subserve import tls` imports subserve.tls
+            submodules = names & set(MODULES)
+            found |= submodules if submodules == names else {node.module, *submodules}
+    return found
+
+
+def ours(module: str) -> set[str]:
+    return {name for name in imports(module) if name.split(".")[0] == "subserve"} - {"subserve"}
+
+
+def under(*packages: str) -> set[str]:
+    return {m for m in MODULES if any(m == p or m.startswith(f"{p}.") for p in packages)}
+
+
+def importers(top: str) -> set[str]:
+    """Return the modules of ours that import `top`, or a module below it."""
+    return {
+        module
+        for module in MODULES
+        if any(name == top or name.startswith(f"{top}.") for name in imports(module))
+    }
+
+
+def test_the_walk_finds_what_there_is() -> None:
+    assert "subserve.worker.bootstrap" in MODULES
+    assert "subserve.extensions" in MODULES
+    assert "asyncio" in imports("subserve.worker.bootstrap")
+    assert "subserve.worker.runner" in imports("subserve.worker.bootstrap"), "in a function"
+    assert "subserve.tls" in imports("subserve.coordinator.server"), "from subserve import tls"
+    assert {*LAYER_0, *LAYER_1} <= set(MODULES)
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize("module", sorted(LAYER_0))
+def test_layer_0_is_pure(module: str) -> None:
+    assert not {name.split(".")[0] for name in imports(module)} & EFFECTS
+    assert ours(module) <= LAYER_0
+
+
+@pytest.mark.parametrize("module", sorted(LAYER_1))
+def test_layer_1_imports_nothing_above_it(module: str) -> None:
+    assert ours(module) <= LAYER_0 | LAYER_1
+
+
+def test_coordinator_and_worker_never_import_each_other() -> None:
+    assert not importers("subserve.worker") & under("subserve.coordinator")
+    assert not importers("subserve.coordinator") & under("subserve.worker")
+
+
+def test_the_coordinator_imports_nothing_that_a_worker_is_made_of() -> None:
+    """The main interpreter stays small, and loads no code that a private copy is for."""
+    parts = under("subserve.worker", "subserve.http", "subserve.extensions")
+    for module in under("subserve.coordinator") | LAYER_0 | LAYER_1:
+        assert not ours(module) & parts
+
+
+def test_lanes_and_extensions_do_not_know_who_uses_them() -> None:
+    users = under("subserve.worker", "subserve.coordinator", "subserve.cli")
+    for module in under("subserve.http", "subserve.extensions"):
+        assert not ours(module) & users
+
+
+def test_only_the_command_line_starts_the_coordinator() -> None:
+    outside = importers("subserve.coordinator") - under("subserve.coordinator")
+    assert outside == {"subserve.cli"}
+    assert importers("subserve.cli") == {"subserve.__main__"}
+
+
+def test_the_package_itself_imports_nothing_but_the_identity() -> None:
+    """An app imports `subserve` for `current_worker`: it gets no server with it."""
+    assert ours("subserve") == {"subserve.identity"}
+    assert ours("subserve.identity") == set()
+
+
+def test_nothing_imports_in_a_ring() -> None:
+    seen: dict[str, bool] = {}  # True while it is being visited
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert not seen.get(module), f"a ring: {' -> '.join([*path, module])}"
+        if module in seen:
+            return
+        seen[module] = True
+        for imported in sorted(ours(module) & set(MODULES)):
+            visit(imported, (*path, module))
+        seen[module] = False
+
+    for module in MODULES:
+        visit(module, ())
+
+
+# ---- one owner for each hazard
+
+
+@pytest.mark.parametrize(
+    ("hazard", "owners"),
+    [
+        # Extensions only ask which interpreter they are in: see the calls below.
+        ("_interpreters", {"subserve.interpreter"} | under("subserve.extensions")),
+        ("concurrent.interpreters", set()),
+        ("signal", {"subserve.signals"}),
+        ("ssl", {"subserve.tls", "subserve.worker.connections"}),
+        ("mmap", {"subserve.scoreboard"} | under("subserve.extensions")),
+        ("importlib", {"subserve.app"} | under("subserve.extensions")),
+        ("argparse", {"subserve.cli"}),
+        ("tomllib", {"subserve.config"}),
+        ("atexit", {"subserve.worker.threads"} | under("subserve.extensions")),
+    ],
+)
+def test_owners_in_the_standard_library(hazard: str, owners: set[str]) -> None:
+    assert importers(hazard) <= owners
+
+
+@pytest.mark.parametrize("hazard", ["_imp", "ctypes"])
+def test_only_extensions_touch_the_import_machinery(hazard: str) -> None:
+    assert importers(hazard) <= under("subserve.extensions")
+    assert importers(hazard), "nobody: is the name right?"
+
+
+THIRD_PARTY = {
+    "hypercorn": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
+    "h2": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
+    "h11": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
+    "wsproto": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
+    "uvloop": {"subserve.worker.loops"},
+}
+
+
+def test_owners_of_third_party_packages() -> None:
+    for module in MODULES:
+        for name in {name.split(".")[0] for name in imports(module)}:
+            if name not in {"subserve", *sys.stdlib_module_names}:
+                assert module in THIRD_PARTY.get(name, set()), f"{module} imports {name}"
+
+
+def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
+    """Yield the names of the calls of functions or methods that have one of `names`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func
+            name = getattr(function, "attr", None) or getattr(function, "id", None)
+            if name in names:
+                yield name
+
+
+@pytest.mark.parametrize(
+    ("names", "owners"),
+    [
+        ({"bind", "create_server", "start_server", "start_unix_server"}, {"subserve.listener"}),
+        ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
+        ({"memfd_create", "ftruncate"}, {"subserve.scoreboard"}),
+        ({"_exit"}, {"subserve.coordinator.server"}),
+        ({"fork", "forkpty", "posix_spawn", "Popen"}, {"subserve.worker.loops"}),
+        ({"chdir", "umask", "setuid", "setgid"}, set()),
+        ({"set_wakeup_fd"}, {"subserve.signals"}),
+        ({"basicConfig"}, set()),
+        ({"eval", "exec", "__import__"}, {"subserve.interpreter"}),
+    ],
+    ids=lambda value: "-".join(sorted(value)) or "nobody",
+)
+def test_owners_of_calls(names: set[str], owners: set[str]) -> None:
+    # `inspect.Signature.bind` is no bind(2), and a scoreboard is no interpreter.
+    exempt = {
+        "bind": {"subserve.app"},
+        "create": {"subserve.coordinator.server"},
+    }
+    for module, tree in trees():
+        for name in calls(tree, names):
+            assert module in owners | exempt.get(name, set()), f"{module} calls {name}"
+
+
+def test_the_worker_is_named_by_text_where_it_is_started() -> None:
+    source = SOURCES["subserve.coordinator.handle"].read_text(encoding="utf-8")
+    assert "from subserve.worker.bootstrap import main" in source
+    assert "subserve.worker" not in {*imports("subserve.coordinator.handle")}

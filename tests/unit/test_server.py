@@ -1,0 +1,350 @@
+"""The coordinator's loop, with workers that are two sockets: what it hears, and how it ends.
+
+The tests call what the loop calls, so that they can choose what comes first.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from subserve import log as subserve_log
+from subserve.channel import Channel
+from subserve.coordinator import server as module
+from subserve.coordinator.acceptor import Acceptor
+from subserve.coordinator.banner import banner
+from subserve.coordinator.handle import HostEnded, WorkerHandle
+from subserve.coordinator.server import Coordinator
+from subserve.errors import AppLoadError, WorkerError
+from subserve.identity import WorkerInfo
+from subserve.lifecycle import WorkerEvent, WorkerState
+from subserve.messages import Drain, Failed, Ready
+from subserve.options import Config
+from subserve.policy import Phase
+from subserve.scoreboard import Scoreboard
+
+DEADLINE = 10.0  # s, for what takes milliseconds
+
+
+class Worker:
+    """The worker's side of a handle."""
+
+    def __init__(self, stack: ExitStack, board: Scoreboard, info: WorkerInfo) -> None:
+        control_here, control_there = socket.socketpair()
+        out, self.connections = socket.socketpair()
+        for sock in (control_here, control_there, out, self.connections):
+            stack.callback(sock.close)
+        self.info = info
+        self.channel = Channel(control_there)
+        self.handle = WorkerHandle(info, board.row(info.index), Channel(control_here), out)
+        self.lives = threading.Event()
+        self.handle._thread = threading.Thread(target=self.lives.wait, daemon=True)
+        self.handle._thread.start()
+        stack.callback(self.lives.set)
+
+    def ended(self, event: WorkerEvent, detail: str = "", *, left_open: bool = False) -> HostEnded:
+        """End its thread and return what that posts."""
+        self.channel.close()
+        self.lives.set()
+        return HostEnded(self.info, event, detail, left_open)
+
+
+class Rig:
+    """A coordinator whose loop does not run by itself."""
+
+    def __init__(self, stack: ExitStack, count: int = 2, **options: float) -> None:
+        config = Config(app="shop:app", workers=count, **options)  # type: ignore[arg-type]
+        self.coordinator = Coordinator(config, [], "/no/scratch")
+        board = Scoreboard.create(count)
+        stack.callback(board.close)
+        self.workers = [Worker(stack, board, WorkerInfo(n, 1, count)) for n in range(count)]
+        for worker in self.workers:
+            self.coordinator._workers.append(worker.handle)
+            callback = (self.coordinator._hear, worker.handle)
+            self.coordinator._selector.register(
+                worker.handle.control, selectors.EVENT_READ, callback
+            )
+        self.coordinator._selector.register(
+            self.coordinator._wake_out, selectors.EVENT_READ, (self.coordinator._woken, None)
+        )
+        self.coordinator._acceptor = Acceptor([], self.coordinator._workers)
+        self.coordinator._deadline = time.monotonic() + 60.0
+        stack.callback(self.coordinator._selector.close)
+        stack.callback(self.coordinator._wake_in.close)
+        stack.callback(self.coordinator._wake_out.close)
+
+    def serving(self) -> Rig:
+        for worker in self.workers:
+            worker.channel.send(Ready("asgi"))
+        self.steps(Phase.SERVING)
+        return self
+
+    def draining(self) -> Rig:
+        self.serving()
+        self.signal(signal.SIGTERM)
+        self.steps(Phase.DRAINING)
+        return self
+
+    def signal(self, signum: int) -> None:
+        """Do what a signal does: its number arrives as a byte."""
+        self.coordinator._wake_in.send(bytes([signum]))
+
+    def steps(self, until: Phase) -> None:
+        for _ in range(20):
+            if self.coordinator._phase is until:
+                return
+            assert self.coordinator._step()
+        raise AssertionError(f"never {until}")
+
+    def to_the_end(self) -> tuple[int, bool]:
+        """Go on until there is nothing left to do; return what `run` returns."""
+        for _ in range(20):
+            if self.coordinator._at_once or not self.coordinator._step():
+                quiet = self.coordinator._join()
+                return self.coordinator._exit_code, quiet
+        raise AssertionError("never done")
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
+    monkeypatch.setattr(subserve_log, "announce", lambda text: None)
+    with ExitStack() as made:
+        yield made
+
+
+def errors(records: list[logging.LogRecord], level: str = "ERROR") -> list[str]:
+    return [record.getMessage() for record in records if record.levelname == level]
+
+
+# ---- from start to end
+
+
+def test_a_life_without_trouble(stack: ExitStack, records: list[logging.LogRecord]) -> None:
+    rig = Rig(stack).draining()
+    for worker in rig.workers:
+        assert worker.channel.receive() == Drain(30.0)
+        assert worker.connections.recv(1) == b"", "no more connections"
+        rig.coordinator._post(worker.ended(WorkerEvent.CLOSED))
+    assert rig.to_the_end() == (0, True)
+    assert errors(records) == []
+
+
+def test_the_banner_waits_for_all_workers(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(subserve_log, "announce", shown.append)
+    rig = Rig(stack)
+    rig.workers[1].channel.send(Ready("wsgi"))
+    rig.coordinator._step()
+    assert shown == []
+    rig.workers[0].channel.send(Ready("wsgi"))
+    rig.steps(Phase.SERVING)
+    (text,) = shown
+    assert "shop:app (WSGI)" in text
+    assert "2 sub-interpreters x 4 threads" in text
+    assert f"pid        {os.getpid()}" in text
+
+
+def test_a_banner_that_cannot_be_written_stops_nothing(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With standard error on a full disk, or a pipe that nobody reads, the server did not start.
+    monkeypatch.undo()
+    full = os.open("/dev/full", os.O_WRONLY)
+    stack.callback(os.close, full)
+    monkeypatch.setattr(subserve_log, "STDERR", full)
+    Rig(stack).serving()
+
+
+def test_the_banner() -> None:
+    text = banner(Config(app="shop:app", workers=1), "asgi", ["http://a:1", "http://b:2"])
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1:5] == [
+        ["app", "shop:app", "(ASGI)"],
+        ["listening", "http://a:1"],
+        ["http://b:2"],
+        ["workers", "1", "sub-interpreter,", "asyncio,", "extensions:", "isolate"],
+    ]
+
+
+# ---- the end of a worker, heard of twice
+
+
+def test_both_signs_of_an_end_in_the_same_turn(stack: ExitStack) -> None:
+    # The note of its thread was taken first, and its closed channel, in the same turn of the
+    # selector, was met again: a KeyError ended the coordinator.
+    rig = Rig(stack).draining()
+    for worker in rig.workers:
+        rig.coordinator._post(worker.ended(WorkerEvent.CLOSED))
+        rig.coordinator._woken(None)
+        rig.coordinator._hear(worker.handle)
+    assert rig.to_the_end() == (0, True)
+
+
+def test_a_report_that_comes_with_the_end_is_heard_first(
+    stack: ExitStack, records: list[logging.LogRecord]
+) -> None:
+    rig = Rig(stack, 1)
+    rig.workers[0].channel.send(Failed("mend this", "Traceback of the app", 3))
+    rig.coordinator._post(rig.workers[0].ended(WorkerEvent.CLOSED))
+    rig.coordinator._woken(None)
+    assert rig.workers[0].handle.state is WorkerState.FAILED
+    assert rig.to_the_end() == (3, True)
+    assert errors(records) == ["worker 0.1: mend this"]
+
+
+# ---- failures
+
+
+def test_the_first_failure_is_told_and_its_code_kept(
+    stack: ExitStack, records: list[logging.LogRecord]
+) -> None:
+    rig = Rig(stack)
+    for worker, code in zip(rig.workers, (2, 3), strict=True):
+        worker.channel.send(Failed(f"code {code}", "", code))
+        rig.coordinator._hear(worker.handle)
+    for worker in rig.workers:
+        rig.coordinator._post(worker.ended(WorkerEvent.CLOSED))
+    assert rig.to_the_end() == (2, True)
+    assert errors(records) == ["worker 0.1: code 2"]
+
+
+def test_one_that_fails_stops_those_that_are_ready(stack: ExitStack) -> None:
+    rig = Rig(stack)
+    rig.workers[0].channel.send(Ready("asgi"))
+    rig.workers[1].channel.send(Failed("mend this", "", 3))
+    rig.steps(Phase.DRAINING)
+    assert rig.workers[0].channel.receive() == Drain(30.0)
+    for worker in rig.workers:
+        rig.coordinator._post(worker.ended(WorkerEvent.CLOSED))
+    assert rig.to_the_end() == (AppLoadError.exit_code, True)
+
+
+def test_a_worker_that_breaks_stops_the_server(
+    stack: ExitStack, records: list[logging.LogRecord]
+) -> None:
+    rig = Rig(stack).serving()
+    note = rig.workers[0].ended(WorkerEvent.BROKE, "Traceback\n  in f\nLookupError: x\n")
+    rig.coordinator._post(note)
+    rig.steps(Phase.DRAINING)
+    rig.coordinator._post(rig.workers[1].ended(WorkerEvent.CLOSED))
+    assert rig.to_the_end() == (WorkerError.exit_code, True)
+    (line,) = errors(records)
+    assert line.startswith("worker 0.1 broke: ")
+    assert "\\x0a" not in subserve_log.escape(line.rpartition("\n")[2])
+
+
+def test_a_start_that_takes_too_long(stack: ExitStack, records: list[logging.LogRecord]) -> None:
+    rig = Rig(stack)
+    rig.workers[0].channel.send(Ready("asgi"))
+    rig.coordinator._step()
+    rig.coordinator._deadline = time.monotonic()
+    rig.steps(Phase.DRAINING)
+    rig.coordinator._post(rig.workers[0].ended(WorkerEvent.CLOSED))
+    assert rig.to_the_end() == (AppLoadError.exit_code, False)
+    (line,) = errors(records)
+    assert line.startswith("worker 1.1 not ready within 60 s; ")
+
+
+def test_one_that_is_ready_only_during_the_drain_is_drained(stack: ExitStack) -> None:
+    rig = Rig(stack)
+    rig.workers[0].channel.send(Ready("asgi"))
+    rig.coordinator._step()
+    rig.signal(signal.SIGINT)
+    rig.steps(Phase.DRAINING)
+    rig.workers[1].channel.send(Ready("asgi"))
+    rig.coordinator._hear(rig.workers[1].handle)
+    assert isinstance(rig.workers[1].channel.receive(), Drain)
+
+
+# ---- interpreters that are left open: the process must not be finalised
+
+
+@pytest.mark.parametrize("event", [WorkerEvent.THREADS_LEFT, WorkerEvent.BROKE])
+def test_an_interpreter_left_open(stack: ExitStack, event: WorkerEvent) -> None:
+    # Of one that had broken, or had failed to start, nobody took note: CPython then closed the
+    # interpreter under its live thread, as the process ended.
+    rig = Rig(stack).draining()
+    rig.coordinator._post(rig.workers[0].ended(event, "Thread-1", left_open=True))
+    rig.coordinator._post(rig.workers[1].ended(WorkerEvent.CLOSED))
+    assert rig.to_the_end()[1] is False
+
+
+def test_an_interpreter_left_open_by_a_worker_that_did_not_start(stack: ExitStack) -> None:
+    rig = Rig(stack, 1)
+    worker = rig.workers[0]
+    worker.channel.send(Failed("mend this", "", 3))
+    rig.steps(Phase.DRAINING)
+    assert rig.coordinator._step() is False, "nothing to wait for"
+    # Only now does its thread end.
+    rig.coordinator._post(worker.ended(WorkerEvent.THREADS_LEFT, "Thread-1", left_open=True))
+    assert rig.coordinator._join() is False
+
+
+def test_a_worker_that_does_not_end_in_time(
+    stack: ExitStack, records: list[logging.LogRecord]
+) -> None:
+    rig = Rig(stack, 1).draining()
+    rig.coordinator._deadline = time.monotonic()
+    assert rig.to_the_end() == (0, False)
+    assert errors(records, "WARNING") == ["worker 0.1 did not end in time, it is cut off"]
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)],
+)
+def test_signals_that_stop_at_once(stack: ExitStack, signals: tuple[int, ...]) -> None:
+    rig = Rig(stack).serving()
+    for signum in signals:
+        rig.signal(signum)
+    assert rig.to_the_end() == (0, False)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,) * 3, (signal.SIGINT, signal.SIGTERM)])
+def test_signals_that_do_not(
+    stack: ExitStack, signals: tuple[int, ...], records: list[logging.LogRecord]
+) -> None:
+    rig = Rig(stack).serving()
+    for signum in signals:
+        rig.signal(signum)
+    rig.steps(Phase.DRAINING)
+    assert rig.coordinator._at_once is False
+    stopping = [line for line in errors(records, "INFO") if line.startswith("stopping")]
+    assert stopping == ["stopping: requests in flight have 30 s"]
+
+
+def test_more_notes_than_the_socket_takes(stack: ExitStack) -> None:
+    rig = Rig(stack, 1).draining()
+    rig.coordinator._wake_in.setblocking(False)
+    try:
+        while True:
+            rig.coordinator._wake_in.send(bytes(4096))
+    except BlockingIOError:
+        pass
+    rig.coordinator._post(rig.workers[0].ended(WorkerEvent.CLOSED))
+    rig.coordinator._woken(None)
+    assert rig.workers[0].handle.state is WorkerState.CLOSED
+
+
+# ---- waiting
+
+
+def test_a_wait_of_a_year(stack: ExitStack) -> None:
+    # epoll_wait(2) counts milliseconds in an int: from 25 days on that was an OverflowError.
+    rig = Rig(stack, graceful_timeout=365 * 24 * 3600.0).draining()
+    rig.signal(signal.SIGTERM)
+    rig.coordinator._wait(time.monotonic())
+    assert rig.coordinator._phase is Phase.DRAINING
+    assert module.LONGEST_WAIT < 2**31 / 1000
