@@ -16,6 +16,9 @@ log = logging.getLogger("subserve.acceptor")
 ACCEPTS_PER_TURN = 64
 """Bounds how long signals and reports wait while clients storm in.  Not measured."""
 
+LAST_TURNS = 32
+"""Bounds `accept_rest`; times `ACCEPTS_PER_TURN`, it is the default backlog."""
+
 PAUSE_SECONDS = 0.1
 """How long to let the kernel queue when there is nothing to accept with.  Not measured."""
 
@@ -68,6 +71,8 @@ class Acceptor:
 
     def accept_from(self, listener: Listener) -> None:
         """Accept what waits, at most `ACCEPTS_PER_TURN`."""
+        if self._resume_at is not None:
+            return  # another listener has met with a reason to pause in this same turn
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, _ = listener.sock.accept()
@@ -82,6 +87,12 @@ class Acceptor:
                 self._undelivered = connection
                 self._pause("no worker takes a connection in: all have too many new ones waiting")
                 return
+
+    def accept_rest(self) -> None:
+        """Accept what the kernel has queued: `stop` would reset what its clients hold for open."""
+        for _ in range(LAST_TURNS):
+            for listener in self._listeners:
+                self.accept_from(listener)
 
     def _dispatch(self, connection: socket.socket) -> bool:
         loads = [worker.load for worker in self._workers]

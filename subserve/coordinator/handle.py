@@ -26,11 +26,15 @@ _ENTER = "from subserve.worker.bootstrap import main; main(assignment)"
 
 @dataclass(frozen=True, slots=True)
 class HostEnded:
-    """The OS thread of a worker is about to end; `detail` says what broke or which threads live."""
+    """The OS thread of a worker is about to end; `detail` says what broke or which threads live.
+
+    `left_open`: its interpreter could not be closed, for threads live in it.
+    """
 
     worker: WorkerInfo
     event: WorkerEvent
     detail: str = ""
+    left_open: bool = False
 
 
 class WorkerHandle:
@@ -142,8 +146,8 @@ def _host(assignment: Assignment, post: Callable[[HostEnded], None]) -> None:
     if threads is None:
         interpreter.close()
     if broken:
-        post(HostEnded(info, WorkerEvent.BROKE, broken))
+        post(HostEnded(info, WorkerEvent.BROKE, broken, left_open=threads is not None))
     elif threads is not None:
-        post(HostEnded(info, WorkerEvent.THREADS_LEFT, threads))
+        post(HostEnded(info, WorkerEvent.THREADS_LEFT, threads, left_open=True))
     else:
         post(HostEnded(info, WorkerEvent.CLOSED))

@@ -36,6 +36,9 @@ log = logging.getLogger("subserve")
 EXIT_MARGIN = 1.5
 """Seconds past the graceful timeout after which the process ends with whatever still runs."""
 
+LONGEST_WAIT = 24 * 3600.0
+"""Seconds; epoll_wait(2) takes at most 24 days, and a time-out of the operator may be longer."""
+
 _POSTED = 0
 """The byte that `_post` writes; signal numbers start at 1."""
 
@@ -62,8 +65,7 @@ def serve(config: Config) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     if not quiet:
         # Finalising the process would wait for, or crash on, an interpreter that still runs.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        subserve_log.flush_prints()
         os._exit(code)
     return code
 
@@ -86,6 +88,7 @@ class Coordinator:
         self._signalled = False
         self._at_once = False
         self._exit_code = 0
+        self._interpreters_left = False
 
     def run(self) -> tuple[int, bool]:
         """Run until there is nothing left to do.
@@ -112,8 +115,9 @@ class Coordinator:
         for worker in self._workers:
             # Those that have ended are at their last instruction; the others are not waited for.
             joined = worker.state.ended and worker.join(1.0 if quiet else 0.0)
-            quiet = quiet and joined and worker.state is not WorkerState.ABANDONED
-        return quiet
+            quiet = quiet and joined
+        self._take_notes()  # of those that have ended only now
+        return quiet and not self._interpreters_left
 
     def _start_workers(self, scoreboard: Scoreboard) -> None:
         self._deadline = time.monotonic() + self._config.startup_timeout
@@ -143,7 +147,7 @@ class Coordinator:
 
     def _wait(self, now: float) -> None:
         moments = [m for m in (self._deadline, self._acceptor.resume_at) if m is not None]
-        timeout = max(0.0, min(moments) - now) if moments else None
+        timeout = min(max(0.0, min(moments) - now), LONGEST_WAIT) if moments else None
         for key, _ in self._selector.select(timeout):
             callback, argument = key.data
             callback(argument)
@@ -158,12 +162,14 @@ class Coordinator:
         if self._config.log_format == "json":
             log.info("%s", text)
         else:
-            os.write(subserve_log.STDERR, f"{text}\n".encode())
+            subserve_log.announce(text)
         self._acceptor.start(self._selector)
 
     def _drain(self, now: float) -> None:
         if self._phase is Phase.STARTING and self._deadline is not None and now >= self._deadline:
             self._fail_overdue()
+        if self._phase is Phase.SERVING:
+            self._acceptor.accept_rest()
         self._acceptor.stop()
         self._phase = Phase.DRAINING
         timeout = self._config.graceful_timeout
@@ -192,6 +198,9 @@ class Coordinator:
             elif number in signals.STOP_GRACEFULLY and not self._signalled:
                 log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
                 self._signalled = True
+        self._take_notes()
+
+    def _take_notes(self) -> None:
         try:
             while True:
                 self._host_ended(self._posted.get_nowait())
@@ -205,6 +214,9 @@ class Coordinator:
             self._wake_in.send(bytes([_POSTED]))
 
     def _hear(self, worker: WorkerHandle) -> None:
+        control = worker.control.fileno()
+        if control < 0 or control not in self._selector.get_map():
+            return  # its end was met earlier in this turn
         messages = worker.receive()
         if messages is None:  # its thread posts how it ended
             self._selector.unregister(worker.control)
@@ -217,6 +229,7 @@ class Coordinator:
             case Ready(interface):
                 self._interface = interface
                 worker.take(WorkerEvent.READY)
+                log.info("worker %s ready", worker.info)
                 if self._phase is Phase.DRAINING:
                     worker.drain(self._config.graceful_timeout)
             case Failed(reason, traceback, exit_code):
@@ -229,12 +242,14 @@ class Coordinator:
     def _host_ended(self, note: HostEnded) -> None:
         worker = self._workers[note.worker.index]
         # Its last report may still be on its way, and says more than its end.
-        if worker.control.fileno() in self._selector.get_map():
-            self._hear(worker)
+        self._hear(worker)
         worker.take(note.event)
+        self._interpreters_left |= note.left_open
         match note.event:
             case WorkerEvent.BROKE:
-                log.error("worker %s broke: %s", note.worker, note.detail)
+                trace = {subserve_log.TRACEBACK: note.detail}
+                last_line = note.detail.rstrip().rpartition("\n")[2]
+                log.error("worker %s broke: %s", note.worker, last_line, extra=trace)
                 self._exit_code = self._exit_code or WorkerError.exit_code
             case WorkerEvent.THREADS_LEFT:
                 log.warning(

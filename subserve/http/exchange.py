@@ -5,8 +5,10 @@ worker drains each kind of exchange is brought to an end that its client underst
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from subserve.scoreboard import Counter, Row
@@ -22,10 +24,24 @@ type App = Callable[[Scope, Receive, Send], Awaitable[None]]
 SERVICE_RESTART = 1012
 """Close code registered with IANA (RFC 6455, section 11.7): come back, to another worker."""
 
+_RESTART_DISCONNECT = {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": ""}
+
 CLOSE_HANDSHAKE_TIMEOUT = 1.0
 """Seconds that a WebSocket client is given to answer our close frame.  Not measured."""
 
 _INTERNAL_SERVER_ERROR = b"Internal Server Error\n"
+
+_HEADER_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A token (RFC 9110, section 5.6.2)."""
+_FORBIDDEN_IN_VALUE = re.compile(rb"[\0\r\n]")
+"""What would end the header, and begin one of an attacker's (RFC 9110, section 5.5)."""
+
+
+class ClientGone(OSError):
+    """There is nobody left to send to (ASGI 3: `send` raises an `OSError`).
+
+    A lane raises it.  The app may let it through: the request is then over, not failed.
+    """
 
 
 class Exchanges:
@@ -49,21 +65,64 @@ class Exchanges:
             _mount(scope, self._root_path)
         kind = _WebSocket if scope["type"] == "websocket" else _Request
         exchange = kind(scope, receive, send, self._drained)
+        task = asyncio.current_task()
         try:
             await exchange.run(self._app)
-        except asyncio.CancelledError, GeneratorExit:
-            raise
         except BaseException as error:
             # BaseException: sys.exit() in a handler must not reach the event loop, and end it.
+            if _ends_task(error, task):
+                raise
+            if _is_client_gone(error):
+                log.debug("%s: the client has gone", scope["path"])
+                return
             log.exception(
                 "%s %s failed: %s",
                 scope.get("method", "WEBSOCKET"),
                 scope["path"],
                 type(error).__name__,
             )
-            await exchange.fail()
+            with contextlib.suppress(ClientGone):
+                await exchange.fail()
         finally:
             self._row.add(Counter.REQUESTS_FINISHED)
+
+
+def _ends_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Tell whether the server ends `task` by this error, rather than the app raising it."""
+    match error:
+        case asyncio.CancelledError():
+            return task is None or task.cancelling() > 0
+        case GeneratorExit():
+            # Whoever closes a coroutine does so from outside of its task.
+            try:
+                return asyncio.current_task() is not task
+            except RuntimeError:
+                return True  # no loop runs any more
+    return False
+
+
+def _is_client_gone(error: BaseException) -> bool:
+    """Tell whether `error` is a `ClientGone`, a group of them, or was raised because of one."""
+    seen: set[int] = set()  # a chain may be a ring
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        if isinstance(link, ClientGone):
+            return True
+        if isinstance(link, BaseExceptionGroup):
+            return all(map(_is_client_gone, link.exceptions))
+        seen.add(id(link))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return False
+
+
+def _checked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return `headers`; raise `ValueError` for one that would be something else on the wire."""
+    pairs = [(name, value) for name, value in headers]
+    for name, value in pairs:
+        if not _HEADER_NAME.fullmatch(name) or _FORBIDDEN_IN_VALUE.search(value):
+            # Its value may be a secret, such as a cookie.
+            raise ValueError(f"the app sent a header that is not valid: {name!r}")
+    return pairs
 
 
 def _mount(scope: Scope, root_path: str) -> None:
@@ -87,10 +146,20 @@ class _Request:
         self._drained = drained
         self._body_read = False
         self._started = False
+        self._finished = False
+        self._disconnected = False
         self._event_stream = False
+        self._ended_at_drain = False
 
     async def run(self, app: App) -> None:
         await app(self._scope, self.receive, self.send)
+        if self._ended_at_drain and not self._finished:
+            # To the app its client has gone; to the client this is the end, not a broken response.
+            await self.send({"type": "http.response.body"})
+        elif not self._finished and not self._disconnected:
+            scope = self._scope
+            log.error("%s %s: the app returned too early", scope["method"], scope["path"])
+            await self.fail()
 
     async def fail(self) -> None:
         """Answer 500, unless the response has begun: then the lane cuts it short."""
@@ -107,6 +176,7 @@ class _Request:
         if not self._body_read:
             message = await self._receive()
             self._body_read = not message.get("more_body", False)
+            self._disconnected = message["type"] == "http.disconnect"
             return message
         # What is left to come is http.disconnect.  An event stream has no end of its own, and its
         # client reconnects by itself: tell the app at the drain, not when its time has run out.
@@ -114,23 +184,34 @@ class _Request:
         try:
             await asyncio.wait((getter, self._drained), return_when=asyncio.FIRST_COMPLETED)
             if getter.done() or not self._event_stream:
-                return await getter
+                await getter
+                self._disconnected = True
+            else:
+                self._ended_at_drain = True
         finally:
             getter.cancel()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            headers = _checked(message.get("headers", ()))
             self._started = True
-            headers = list(message.get("headers", ()))
             self._event_stream = any(
                 name.lower() == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in headers
             )
             if self._drained.done() and self._scope["http_version"] in {"1.0", "1.1"}:
                 headers = [pair for pair in headers if pair[0].lower() != b"connection"]
-                message = {**message, "headers": [*headers, (b"connection", b"close")]}
-        await self._send(message)
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        elif message["type"] in {"http.response.body", "http.response.trailers"}:
+            more = message.get("more_body", False) or message.get("more_trailers", False)
+            self._finished = self._started and not more
+        try:
+            await self._send(message)
+        except ClientGone:
+            self._disconnected = True
+            raise
 
 
 class _WebSocket:
@@ -170,7 +251,7 @@ class _WebSocket:
     async def receive(self) -> Message:
         if self._drained.done():
             self._disconnected = True
-            return {"type": "websocket.disconnect", "code": SERVICE_RESTART}
+            return dict(_RESTART_DISCONNECT)
         getter = asyncio.ensure_future(self._receive())
         try:
             await asyncio.wait((getter, self._drained), return_when=asyncio.FIRST_COMPLETED)
@@ -180,16 +261,23 @@ class _WebSocket:
                 return message
         finally:
             getter.cancel()
-        return {"type": "websocket.disconnect", "code": SERVICE_RESTART}
+        return dict(_RESTART_DISCONNECT)
 
     async def send(self, message: Message) -> None:
         if self._drained.done():
-            return  # the closing handshake has begun; RFC 6455 section 5.5.1: no data after it
+            # The closing handshake has begun; RFC 6455 section 5.5.1: no data after it.
+            raise ClientGone
+        if "headers" in message:
+            message = {**message, "headers": _checked(message["headers"])}
         self._answered = True
         await self._send(message)
 
     async def _close_at_drain(self) -> None:
         await asyncio.wait((self._drained,))
+        with contextlib.suppress(ClientGone):
+            await self._send_close()
+
+    async def _send_close(self) -> None:
         if self._answered:
             await self._send({"type": "websocket.close", "code": SERVICE_RESTART})
             return

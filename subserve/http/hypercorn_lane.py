@@ -1,29 +1,49 @@
 """Connections through Hypercorn: HTTP/1.1, HTTP/2 by ALPN, prior knowledge and h2c, WebSocket.
 
-The one module that touches Hypercorn.  It takes one connection at a time, so that a lane of our own
-can stand in front of it and pass on what it does not speak.
+With `hypercorn_mended` the only module that touches Hypercorn.  It takes one connection at a time,
+so that a lane of our own can stand in front of it and pass on what it does not speak.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import os
+import socket
+import struct
 import sys
+import termios
 from collections.abc import Mapping
 from typing import Any, cast, override
 
+import h11
 from h2.exceptions import ProtocolError
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import AccessLogAtoms
 from hypercorn.logging import Logger as HypercornLogger
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 
+from subserve.http import hypercorn_mended
 from subserve.http.exchange import Exchanges
 from subserve.log import write_access
 from subserve.options import Config
 
 log = logging.getLogger("subserve.http")
+
+LINGER_TIMEOUT = 2.0
+"""Seconds a client is given to see that we have answered and to stop sending.  Not measured."""
+
+_READ_BYTES = 65536
+
+TLS_CLOSE_INTERVAL = 0.1
+"""Seconds between looks whether a TLS client has got all before its connection is closed."""
+
+WRITES_PER_TURN = 16
+"""How often in a row the apps of a connection may write without a turn of the event loop."""
 
 LAST_REQUEST_GRACE = 0.05
 """Seconds an idle connection stays open at a drain, for a request that is on its way already.
@@ -43,7 +63,8 @@ class HypercornLane:
         state: Mapping[str, Any],
         access: logging.Logger | None,
     ) -> None:
-        self._app = ASGIWrapper(cast(Any, exchanges))
+        hypercorn_mended.put_in_place()
+        self._app = cast(Any, exchanges)
         self._config = _hypercorn_config(config, access)
         self._context = WorkerContext(None)
         self._state = dict(state)
@@ -61,13 +82,88 @@ class HypercornLane:
 
 
 class _Connection(TCPServer):
-    """Hypercorn's connection, mended where it keeps a connection too long or ends it too soon."""
+    """Hypercorn's connection, mended where it keeps a connection too long or ends it too soon.
+
+    The connection's own task reads; the tasks of its apps write, and may be the ones to close it.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._reader_task = asyncio.current_task()
+        self._input_over = asyncio.Event()
+        self._closing = False
+        self._is_tls = self.writer.get_extra_info("ssl_object") is not None
+        self._writes = 0
 
     @override
     async def _read_data(self) -> None:
-        await super()._read_data()
+        # Hypercorn's own would go on after it has closed: the transport reads no more then.
+        try:
+            while not self._closing and (data := await self.reader.read(_READ_BYTES)):
+                await self.protocol.handle(RawData(data))
+            await self._discard()
+        except OSError as error:  # ssl.SSLError is one
+            log.debug("a connection broke: %s", error)
+        self._input_over.set()
+        await self.protocol.handle(Closed())
         # Hypercorn would keep what the client has closed until the keep-alive timeout.
         await self.idle_task.stop()
+
+    async def _discard(self) -> None:
+        while not self.reader.at_eof():
+            await self.reader.read(_READ_BYTES)
+
+    @override
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Closed) and not self._closing:
+            await self._close_in_stages()
+            return
+        if isinstance(event, Updated) and self._input_over.is_set():
+            return  # an app that ends after its client has gone does not begin an idle time
+        if isinstance(event, hypercorn_mended.BrokenOff):
+            self._reset()
+            return
+        await super().protocol_send(event)
+        if isinstance(event, RawData):
+            # A client that reads as fast as an app writes would have the loop for itself; and
+            # uvloop does not even notice, without a turn, that a TLS connection is gone.
+            self._writes += 1
+            if self._writes % WRITES_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    def _reset(self) -> None:
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def _close_in_stages(self) -> None:
+        """Let a client that still sends see our last words (RFC 9112, section 9.6).
+
+        Closing on what is unread, the body of an upload that was refused say, would reset the
+        connection, and take with it what the client has not read yet.
+        """
+        self._closing = True
+        still_sends = True
+        protocol = self.protocol.protocol
+        if isinstance(protocol, H11Protocol):
+            # Without half-closed connections, as with TLS, a WebSocket client that has answered
+            # our close frame would wait for us, and we for it.
+            is_websocket = isinstance(protocol.connection, H11WSConnection)
+            still_sends = not (is_websocket and self._is_tls) and _still_sends(protocol.connection)
+            protocol.connection = cast(Any, _NothingMore())
+        if still_sends:
+            with contextlib.suppress(NotImplementedError):  # TLS has no half-closed state here
+                self.writer.write_eof()
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(LINGER_TIMEOUT):
+                    await self._until_input_is_over()
+        await self._close()
+
+    async def _until_input_is_over(self) -> None:
+        if asyncio.current_task() is self._reader_task:
+            await self._discard()
+        else:
+            await self._input_over.wait()
 
     @override
     async def _idle_timeout(self) -> None:
@@ -95,7 +191,68 @@ class _Connection(TCPServer):
                 await protocol._flush()
             except ProtocolError as error:
                 log.debug("no GOAWAY: %s", error)
-        await super()._initiate_server_close()
+        await self.protocol.handle(Closed())
+        self.writer.close()
+        await self._until_closed()
+
+    @override
+    async def _close(self) -> None:
+        self.writer.close()
+        try:
+            await self._until_closed()
+        except (OSError, RuntimeError) as error:
+            log.debug("a connection broke: %s", error)
+        finally:
+            await self.idle_task.stop()
+
+    async def _until_closed(self) -> None:
+        """Wait until all is sent; do not wait for a TLS client to say good-bye, too.
+
+        asyncio would, for 30 s, and clients with a pool of idle connections do not even look.
+        RFC 8446, section 6.1: there is no need to wait for the other side's close_notify.
+        """
+        closed = asyncio.ensure_future(self.writer.wait_closed())
+        while self._is_tls and not closed.done():
+            await asyncio.wait((closed,), timeout=TLS_CLOSE_INTERVAL)
+            if not closed.done() and not _unsent_bytes(self.writer):
+                self.writer.transport.abort()
+        await closed
+
+
+def _still_sends(connection: h11.Connection | H11WSConnection) -> bool:
+    """Tell whether more may come than the requests that have been answered."""
+    requests_over = connection.their_state in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
+    return not requests_over or bool(connection.trailing_data[0])
+
+
+def _unsent_bytes(writer: asyncio.StreamWriter) -> int:
+    """Return how many bytes the client's kernel has not acknowledged yet.
+
+    None in the kernel's queue means none in that of the transport: the loop would have moved them.
+    """
+    queued = fcntl.ioctl(writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    return int.from_bytes(queued, sys.byteorder) + writer.transport.get_write_buffer_size()
+
+
+class _NothingMore:
+    """Takes the place of the parser when a connection closes: nothing more comes in or goes out.
+
+    Hypercorn would wait for ever for leave to parse a pipelined request.
+    """
+
+    our_state = None
+    their_state = h11.CLOSED
+    they_are_waiting_for_100_continue = False
+    trailing_data = (b"", True)
+
+    def receive_data(self, data: bytes) -> None:
+        """Drop it."""
+
+    def next_event(self) -> type[h11.NEED_DATA]:
+        return h11.NEED_DATA
+
+    def send(self, event: object) -> bytes:
+        return b""
 
 
 class _Logger(HypercornLogger):

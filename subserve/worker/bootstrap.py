@@ -10,9 +10,11 @@ import io
 import logging
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Coroutine
+from types import TracebackType
 from typing import Any
 
 from subserve import app as app_module
@@ -37,7 +39,8 @@ stay below the coordinator's margin."""
 EXECUTOR_TIMEOUT = 0.2
 """Seconds for the threads of the loop's default executor to end."""
 
-_MAX_TRACEBACK_CHARS = 200_000
+_MAX_TRACEBACK_CHARS = 80_000
+"""JSON takes up to 12 bytes for a character, and a message has to stay below `MAX_FRAME_BYTES`."""
 
 
 def main(text: str) -> None:
@@ -53,8 +56,7 @@ def main(text: str) -> None:
         _live(assignment, channel, source)
     finally:
         wind_down(time.monotonic() + THREADS_TIMEOUT)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        subserve_log.flush_prints()
         source.close()
         channel.close()
 
@@ -63,11 +65,14 @@ def _prepare(assignment: Assignment) -> None:
     config = assignment.config
     sys.path[:] = assignment.sys_path
     for stream in (sys.stdout, sys.stderr):
-        # What an app prints must show up when it is printed, also where the output is a pipe.
+        # What an app prints must show up when it is printed, also where the output is a pipe; but
+        # a line at a time, also with PYTHONUNBUFFERED, so that those of the workers do not mix.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
+            stream.reconfigure(line_buffering=True, write_through=False)
     subserve_log.configure(config.log_level, config.log_format, f"worker {assignment.worker}")
     set_current_worker(assignment.worker)
+    # Not made by this interpreter's `threading`, which would call it Dummy-1 in every log line.
+    threading.current_thread().name = f"subserve-{assignment.worker}"
     if config.extensions == "isolate":
         extensions.isolate(assignment.scratch)
     else:
@@ -77,7 +82,7 @@ def _prepare(assignment: Assignment) -> None:
 def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> None:
     config = assignment.config
     board = Scoreboard(assignment.scoreboard_fd, config.workers)
-    loop = None
+    loop = runner = None
     try:
         loop = new_event_loop(config.loop)
         asyncio.set_event_loop(loop)  # some apps look for it while they are imported
@@ -87,7 +92,9 @@ def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> No
 
         runner = Runner(assignment, channel, source, board.row(assignment.worker.index), app)
         _run_to_end(loop, runner.run())
-    except BaseException as error:  # noqa: BLE001  sys.exit() while the app is imported, too
+    except BaseException as error:  # sys.exit() while the app is imported, too
+        if runner is not None and runner.ready:
+            raise  # the app did start: what broke now is the worker
         channel.send(_failure(error))
     finally:
         if loop is not None:
@@ -112,14 +119,24 @@ def _apps_own(error: BaseException) -> Any:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in {"subserve", "importlib", "__main__"}:
+        if module.partition(".")[0] not in {"asyncio", "importlib", "subserve", "__main__"}:
             break
         trace = trace.tb_next
+    if trace is not None and _is_importlibs(trace):
+        return None  # a syntax error, which names its file itself: no code of the app has run
     return trace
 
 
+def _is_importlibs(trace: TracebackType) -> bool:
+    module: str = trace.tb_frame.f_globals.get("__name__", "")
+    return module.startswith("importlib.")
+
+
 def _run_to_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run `coroutine`; a task of the app that raises `SystemExit` ends itself, not the loop."""
+    """Run `coroutine`, whatever the app does to the loop.
+
+    A task of the app that raises `SystemExit` ends itself only, and ``loop.stop()`` ends nothing.
+    """
     task = loop.create_task(coroutine, name="worker")
     while not task.done():
         try:
@@ -128,6 +145,10 @@ def _run_to_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, 
             if task.done():
                 raise
             log.exception("a task of the app raised %s", type(error).__name__)
+        except RuntimeError:
+            if task.done() or loop.is_closed():
+                raise
+            log.error("the app stopped the event loop, which goes on")  # noqa: TRY400  no traceback
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

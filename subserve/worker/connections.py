@@ -18,6 +18,10 @@ CUT_OFF_TIMEOUT = 0.3
 """Seconds that an app is given to end after its connection was cut off.  Not measured."""
 
 
+HANDSHAKE_GRACE = 1.0
+"""Seconds that a TLS handshake may still take when the worker drains.  Not measured."""
+
+
 class Lane(Protocol):
     """What speaks HTTP over a connection."""
 
@@ -56,6 +60,7 @@ class Connections:
         # The coordinator has closed its end; what it had handed over until then is served.
         await self._all_arrived
         await self._lane.drain()
+        self._loop.call_later(HANDSHAKE_GRACE, self._drop_handshakes)
         if self._open:
             await asyncio.wait(self._open, timeout=max(0.0, deadline - self._loop.time()))
         return await self._cut_off() if self._open else 0
@@ -111,6 +116,12 @@ class Connections:
             await self._lane.serve(reader, writer)
         finally:
             transport.close()
+
+    def _drop_handshakes(self) -> None:
+        """At a drain, do not wait for clients that have not even finished their TLS handshake."""
+        for task, writer in self._open.items():
+            if writer is None:
+                task.cancel()
 
     async def _cut_off(self) -> int:
         """Abort what is open, and cancel what then still runs."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from subserve.errors import AppLoadError
 from subserve.http.exchange import App, Message
+from subserve.log import TRACEBACK
 
 log = logging.getLogger("subserve.lifespan")
 
@@ -18,6 +19,10 @@ class LifespanFailed(AppLoadError):
         self.traceback = traceback
 
 
+class _NoAnswer(Exception):
+    """The app has not answered in time.  Not a `TimeoutError`: the app may raise one itself."""
+
+
 class Lifespan:
     """Runs the app's lifespan task.  `state` is what the app put there for its requests."""
 
@@ -27,6 +32,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
         self._inbox: asyncio.Queue[Message] = asyncio.Queue(2)
         self._outcome: asyncio.Future[Message] | None = None
+        self._answers: set[str] = set()
         self.state: dict[str, Any] = {}
 
     async def startup(self, timeout: float) -> None:
@@ -40,7 +46,7 @@ class Lifespan:
         self._task = asyncio.create_task(self._run(), name="lifespan")
         try:
             answer = await self._exchange("lifespan.startup", timeout)
-        except TimeoutError:
+        except _NoAnswer:
             raise LifespanFailed(
                 f"the app's lifespan startup did not complete within {timeout:g} s; "
                 "if it needs longer, raise --startup-timeout"
@@ -54,6 +60,7 @@ class Lifespan:
             log.debug("the app does not speak the lifespan protocol: %r", error)
             return
         if answer["type"] == "lifespan.startup.failed":
+            self._task.add_done_callback(_retrieve)
             raise LifespanFailed(
                 "the app's lifespan startup failed; see above, or give --lifespan off",
                 str(answer.get("message", "")),
@@ -64,11 +71,12 @@ class Lifespan:
         if self._task is None:
             return
         if self._task.done():
-            log.warning("the app's lifespan ended early: no shutdown to run")
+            error = None if self._task.cancelled() else self._task.exception()
+            log.warning("the app's lifespan ended early: no shutdown to run", exc_info=error)
             return
         try:
             answer = await self._exchange("lifespan.shutdown", timeout)
-        except TimeoutError:
+        except _NoAnswer:
             log.warning("the app's lifespan shutdown is cut off")
             self._task.cancel()
         except asyncio.CancelledError, GeneratorExit:
@@ -77,7 +85,9 @@ class Lifespan:
             log.exception("the app's lifespan shutdown failed")
         else:
             if answer["type"] == "lifespan.shutdown.failed":
-                log.error("the app's lifespan shutdown failed: %s", answer.get("message", ""))
+                self._task.add_done_callback(_retrieve)
+                trace = {TRACEBACK: str(answer.get("message", ""))}
+                log.error("the app's lifespan shutdown failed", extra=trace)
             else:
                 log.info("lifespan shutdown complete")
 
@@ -85,6 +95,7 @@ class Lifespan:
         """Send `event` and return the answer; raise what the task raises in its place."""
         assert self._task is not None
         self._outcome = asyncio.get_running_loop().create_future()
+        self._answers = {f"{event}.complete", f"{event}.failed"}
         await self._inbox.put({"type": event})
         await asyncio.wait(
             (self._task, self._outcome), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
@@ -92,7 +103,9 @@ class Lifespan:
         if self._outcome.done():
             return self._outcome.result()
         if not self._task.done():
-            raise TimeoutError
+            raise _NoAnswer
+        if self._task.cancelled():
+            raise RuntimeError("the app's lifespan was cancelled")
         error = self._task.exception()
         if error is not None:
             raise error
@@ -111,6 +124,14 @@ class Lifespan:
             raise RuntimeError(f"the app's lifespan raised {type(error).__name__}") from error
 
     async def _send(self, message: Message) -> None:
-        if self._outcome is None or self._outcome.done():
+        # Many a small app answers whatever it is called for with a response.
+        outcome = self._outcome
+        if outcome is None or outcome.done() or message["type"] not in self._answers:
             raise RuntimeError(f"unexpected {message['type']}")
-        self._outcome.set_result(message)
+        outcome.set_result(message)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take note of an exception that the app has told us of already, by a message."""
+    if not task.cancelled():
+        task.exception()

@@ -43,6 +43,8 @@ class Runner:
             self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="wsgi")
             app = WsgiApp(app, self._pool, multiprocess=self._config.workers > 1)
         self._app = app
+        self.ready = False
+        """Whether the app has started, and the coordinator been told."""
 
     async def run(self) -> None:
         """Serve until drained.  Raises `LifespanFailed` where the app does not start."""
@@ -62,16 +64,18 @@ class Runner:
 
         control = ControlThread(self._channel, on_drain)
         control.start()
-        connections.start()
-        log.info("ready")
-        self._channel.send(Ready(self._interface))
+        try:
+            connections.start()
+            self.ready = True
+            self._channel.send(Ready(self._interface))
 
-        deadline = await drain_asked + loop.time()
-        await self._drain(exchanges, connections, deadline)
-        await lifespan.shutdown(max(LIFESPAN_MARGIN, deadline + LIFESPAN_MARGIN - loop.time()))
-        control.stop()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            deadline = await drain_asked + loop.time()
+            await self._drain(exchanges, connections, deadline)
+            await lifespan.shutdown(max(LIFESPAN_MARGIN, deadline + LIFESPAN_MARGIN - loop.time()))
+        finally:
+            control.stop()
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
         log.info(
             "stopped; it served %d requests over %d connections",
             self._row[Counter.REQUESTS_FINISHED],

@@ -9,28 +9,42 @@ import atexit
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 log = logging.getLogger("subserve.worker")
 
 
 def wind_down(deadline: float) -> None:
     """Run the exit hooks and wait for all threads to end until `deadline` (monotonic seconds)."""
-    hooks = threading.Thread(target=_run_exit_hooks, name="subserve-exit-hooks", daemon=True)
-    hooks.start()
-    hooks.join(max(0.0, deadline - time.monotonic()))
-    if hooks.is_alive():
+    # A thread of a pool that is stuck must not keep an error reporter from sending its reports.
+    middle = (time.monotonic() + deadline) / 2
+    if not _run_aside(_run_thread_hooks, "subserve-thread-hooks", middle):
+        log.warning("threads of a pool are still busy, they are left alone")
+    if not _run_aside(atexit._run_exitfuncs, "subserve-exit-hooks", deadline):
         log.warning("the exit hooks of the app take too long, they are left alone")
     for thread in threading.enumerate():
         if thread is threading.main_thread() or thread is threading.current_thread():
             continue
-        thread.join(max(0.0, deadline - time.monotonic()))
+        try:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        except RuntimeError as error:
+            # Not started by `threading`, or just being started: nothing to join it by.
+            log.debug("thread %s: %s", thread.name, error)
 
 
-def _run_exit_hooks() -> None:
-    """Run what `threading._register_atexit` and `atexit` hold, in the order CPython does.
+def _run_aside(function: Callable[[], object], name: str, deadline: float) -> bool:
+    """Call `function` in a thread of its own; return whether it was done by `deadline`."""
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    thread.start()
+    thread.join(max(0.0, deadline - time.monotonic()))
+    return not thread.is_alive()
 
-    The first ends the idle threads of every `ThreadPoolExecutor`; through the second, libraries
-    such as error reporters flush and stop their threads.
+
+def _run_thread_hooks() -> None:
+    """Run what `threading._register_atexit` holds, the last first, as CPython does.
+
+    That ends the idle threads of every `ThreadPoolExecutor`.  `atexit` comes after it: there
+    libraries such as error reporters flush and stop their threads.
     """
     hooks = threading._threading_atexits  # type: ignore[attr-defined]
     while hooks:
@@ -38,4 +52,3 @@ def _run_exit_hooks() -> None:
             hooks.pop()()
         except BaseException:
             log.exception("an exit hook failed")
-    atexit._run_exitfuncs()

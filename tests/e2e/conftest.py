@@ -1,5 +1,6 @@
 """Fixtures that run the command line as a user would, in a process of its own."""
 
+import contextlib
 import os
 import re
 import signal
@@ -7,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,19 +23,31 @@ START_SECONDS = 60.0
 
 
 class Server:
-    """A running `subserve` process.  Its standard error is read as it comes, into `log`."""
+    """A running `subserve` process.  Its standard error is read as it comes, into `log`.
 
-    def __init__(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "subserve", *arguments],
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+    `stdout` is a file for its standard output, and `pass_fds` are open in it.
+    """
+
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        cwd: Path,
+        env: dict[str, str],
+        stdout: Path | None = None,
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
+        with open(stdout or os.devnull, "wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", "-m", "subserve", *arguments],
+                cwd=cwd,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                pass_fds=pass_fds,
+                text=True,
+                errors="replace",
+            )
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
@@ -83,6 +98,20 @@ class Server:
         assert url.port is not None
         return url.host, url.port
 
+    def open_fds(self) -> list[str]:
+        """What its file descriptors stand for, as far as that does not change from run to run."""
+        folder = Path(f"/proc/{self.process.pid}/fd")
+        found = []
+        for link in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed just now
+                found.append(re.sub(r"\d+", "N", os.readlink(link)))
+        return sorted(found)
+
+    def cpu_seconds(self) -> float:
+        """CPU time that all its threads have used, in user and in system mode (proc(5))."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client for the first URL; the caller closes it."""
         return httpx.Client(base_url=self.url, timeout=30.0, trust_env=False, **options)  # type: ignore[arg-type]
@@ -115,31 +144,27 @@ class Server:
 type Serve = Callable[..., Server]
 
 
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Serve]:
-    """A function that runs ``subserve *arguments`` and returns the `Server`, ready or not.
-
-    Keywords: `cwd` (an empty folder unless given) and `env` (added to the environment).
-    """
+@contextmanager
+def launching(folder: Path) -> Iterator[Serve]:
+    """What `launch` is made of; all servers are gone at the end."""
     servers: list[Server] = []
 
-    def run(*arguments: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Server:
-        server = Server(arguments, cwd, env or {})
+    def run(
+        *arguments: str, cwd: Path = folder, env: dict[str, str] | None = None, **options: Any
+    ) -> Server:
+        server = Server(arguments, cwd, env or {}, **options)
         servers.append(server)
         return server
 
-    yield run
-    for server in servers:
-        server.kill()
+    try:
+        yield run
+    finally:
+        for server in servers:
+            server.kill()
 
 
-@pytest.fixture
-def serve(launch: Serve) -> Serve:
-    """A function that serves an app on a free port and returns the ready `Server`.
-
-    ``serve("module:app", "--workers", "2")``; the app is found in ``tests/e2e/apps`` or, where
-    `app_dir` is given, there.  Two workers unless asked otherwise.
-    """
+def serving(launch: Serve) -> Serve:
+    """What `serve` is made of."""
 
     def run(app: str, *arguments: str, app_dir: Path = APPS, **options: object) -> Server:
         defaults = ["--app-dir", str(app_dir)]
@@ -150,3 +175,31 @@ def serve(launch: Serve) -> Serve:
         return launch(app, *defaults, *arguments, **options).wait_ready()
 
     return run
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Serve]:
+    """A function that runs ``subserve *arguments`` and returns the `Server`, ready or not.
+
+    Keywords: `cwd` (an empty folder unless given), `env` (added to the environment), and those of
+    `Server`.
+    """
+    with launching(tmp_path) as run:
+        yield run
+
+
+@pytest.fixture
+def serve(launch: Serve) -> Serve:
+    """A function that serves an app on a free port and returns the ready `Server`.
+
+    ``serve("module:app", "--workers", "2")``; the app is found in ``tests/e2e/apps`` or, where
+    `app_dir` is given, there.  Two workers unless asked otherwise.
+    """
+    return serving(launch)
+
+
+@pytest.fixture(scope="module")
+def shared_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The same for servers that all tests of a module use."""
+    with launching(tmp_path_factory.mktemp("cwd")) as launch:
+        yield serving(launch)

@@ -1,0 +1,261 @@
+"""WebSocket: RFC 6455 over HTTP/1.1, RFC 8441 over HTTP/2, and what ASGI makes of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import pytest
+import websockets.sync.client
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Close
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+
+from tests.e2e.clients import H2, Stream, Wire
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+    from tests.e2e.conftest import Serve, Server
+
+MAX_BYTES = 100_000
+
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+type Connect = Callable[..., AbstractContextManager[ClientConnection]]
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def server(request: pytest.FixtureRequest, shared_serve: Serve) -> Server:
+    return shared_serve(
+        *("asgi:app", "--workers", "1", "--loop", request.param),
+        *("--ws-max-message-bytes", str(MAX_BYTES)),
+    )
+
+
+@pytest.fixture
+def connect(server: Server) -> Connect:
+    """``connect("echo")`` opens the WebSocket ``/ws/echo``."""
+    url = server.url.replace("http", "ws")
+
+    def opened(path: str, **options: object) -> AbstractContextManager[ClientConnection]:
+        return websockets.sync.client.connect(  # type: ignore[arg-type]
+            f"{url}/ws/{path}", proxy=None, **options
+        )
+
+    return opened
+
+
+def end_of(chat: ClientConnection) -> Close:
+    """Return the close frame that the server sends."""
+    with pytest.raises(ConnectionClosed) as closed:
+        chat.recv(timeout=30.0)
+    assert closed.value.rcvd is not None, "the connection ended without a close frame"
+    return closed.value.rcvd
+
+
+def rejection(connect: Connect, path: str, **options: object) -> websockets.Response:
+    with pytest.raises(InvalidStatus) as refused, connect(path, **options):
+        pass
+    return refused.value.response
+
+
+def test_text_and_bytes_come_back(connect: Connect) -> None:
+    with connect("echo") as chat:
+        for message in ("grüße", b"\0\xff", "", "x" * 50_000, b"y" * 50_000):
+            chat.send(message)
+            assert chat.recv() == message
+        chat.send(iter(["in ", "three ", "parts"]))
+        assert chat.recv() == "in three parts"
+        assert chat.ping().wait(30.0)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, ""), (4001, "enough")])
+def test_the_app_sees_how_the_client_closes(
+    server: Server, connect: Connect, code: int, reason: str
+) -> None:
+    """Regression: Hypercorn says 1006, a broken connection, whatever the client says."""
+    with connect("echo") as chat:
+        chat.close(code, reason)
+    server.wait_for(rf"websocket closed with {code} '{reason}'")
+
+
+def test_the_app_sees_a_connection_that_breaks(server: Server) -> None:
+    with Wire.connect(server.address) as wire:
+        assert wire.get("/ws/echo", *UPGRADE).answer().status == 101
+    server.wait_for("websocket closed with 1006 ''")
+
+
+def test_the_client_sees_how_the_app_closes(server: Server, connect: Connect) -> None:
+    with connect("close?code=4002&reason=go+home") as chat:
+        assert end_of(chat) == Close(4002, "go home")
+    server.wait_for("after close: websocket.disconnect")
+
+
+def test_subprotocols(connect: Connect) -> None:
+    with connect("subprotocol?choose=b", subprotocols=["a", "b"]) as chat:
+        assert chat.subprotocol == "b"
+        assert chat.recv() == "a,b"
+
+
+def test_a_subprotocol_that_was_not_offered(server: Server, connect: Connect) -> None:
+    """Regression: the client got a close frame, where it waited for a response."""
+    assert rejection(connect, "subprotocol?choose=c", subprotocols=["a"]).status_code == 500
+    server.wait_for("WEBSOCKET /ws/subprotocol failed")
+
+
+def test_rejection(connect: Connect) -> None:
+    assert rejection(connect, "reject").status_code == 403
+
+
+def test_denial_with_a_response_of_the_app(connect: Connect) -> None:
+    response = rejection(connect, "deny")
+    assert (response.status_code, bytes(response.body)) == (429, b"too many of you")
+    assert response.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "SystemExit", "KeyboardInterrupt"])
+def test_an_app_that_fails(server: Server, connect: Connect, error: str) -> None:
+    assert rejection(connect, f"fail?when=before&what={error}").status_code == 500
+    with connect(f"fail?when=after&what={error}") as chat:
+        chat.send("go")
+        assert end_of(chat).code == 1011
+    server.wait_for(f"WEBSOCKET /ws/fail failed: {error}")
+    with connect("echo") as chat:
+        assert chat.response is not None
+        assert chat.response.headers["x-worker"] == "0.1"
+
+
+@pytest.mark.parametrize("fragments", [1, 5])
+def test_a_message_that_is_too_big(server: Server, connect: Connect, fragments: int) -> None:
+    before = server.log.count("websocket closed with 1009")
+    with connect("echo") as chat:
+        chat.send("x" * MAX_BYTES)
+        assert len(chat.recv()) == MAX_BYTES
+        size = MAX_BYTES // fragments + 1
+        chat.send(iter(["x" * size] * fragments))
+        assert end_of(chat).code == 1009
+    server.wait_for("(?s)" + ".*websocket closed with 1009" * (before + 1))
+
+
+def test_an_app_that_goes_on_sending_is_ended(server: Server, connect: Connect) -> None:
+    ended = server.log.count("push ended")
+    with connect("push") as chat:
+        assert chat.recv() == "tick"
+    server.wait_for("(?s)" + ".*push ended" * (ended + 1))
+    assert "WEBSOCKET /ws/push failed" not in server.log
+
+
+def test_who_speaks_before_the_handshake_is_over(server: Server) -> None:
+    """Regression: the app waited for ever, for a client that was gone."""
+    before = server.log.count("handshake pending, then websocket.disconnect")
+    with Wire.connect(server.address) as wire:
+        wire.get("/ws/never-accept", *UPGRADE)
+        server.wait_for("(?s)" + r".*handshake pending\n" * (before + 1))
+        wire.send(b"\x81\x80abcd")
+        assert wire.answer().status == 400
+        assert wire.closed_cleanly()
+    server.wait_for("(?s)" + ".*handshake pending, then websocket.disconnect" * (before + 1))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"\x81\x02hi", id="not masked"),
+        pytest.param(b"\x83\x80abcd", id="reserved opcode"),
+        pytest.param(b"\x81\x81\0\0\0\0\xff", id="not UTF-8"),
+    ],
+)
+def test_a_frame_that_breaks_the_rules(server: Server, frame: bytes) -> None:
+    """RFC 6455, section 7.1.7: a close frame that says why, and the end."""
+    with Wire.connect(server.address) as wire:
+        assert wire.get("/ws/echo", *UPGRADE).answer().status == 101
+        wire.send(frame)
+        opcode, size, *code = wire.read_exactly(4)
+        assert (opcode, size >= 2) == (0x88, True)
+        assert int.from_bytes(code) in {1002, 1007}
+
+
+def test_a_handshake_that_is_not_one(server: Server) -> None:
+    with Wire.connect(server.address) as wire:
+        assert wire.get("/ws/echo", *UPGRADE[:2]).answer().status == 400
+
+
+# ---- over HTTP/2
+
+
+class WebSocketStream:
+    """A WebSocket over one stream of an HTTP/2 connection."""
+
+    def __init__(self, client: H2, path: str) -> None:
+        self.client = client
+        client.until(lambda: client.connection.remote_settings.enable_connect_protocol)
+        self.number = client.open(
+            path, (":protocol", "websocket"), ("sec-websocket-version", "13"), method="CONNECT"
+        )
+        self._protocol = Connection(ConnectionType.CLIENT)
+        self._events = self._read()
+        client.until(lambda: self.stream.status is not None)
+
+    @property
+    def stream(self) -> Stream:
+        return self.client.streams[self.number]
+
+    def send(self, event: Event) -> None:
+        self.client.send(self.number, self._protocol.send(event))
+
+    def receive(self) -> Event:
+        return next(self._events)
+
+    def _read(self) -> Iterator[Event]:
+        while True:
+            self.client.until(lambda: self.stream.body)
+            self._protocol.receive_data(bytes(self.stream.body))
+            self.stream.body.clear()
+            yield from self._protocol.events()
+
+
+def test_over_http2(server: Server) -> None:
+    """Beside ordinary streams of the same connection, which goes on after it."""
+    with Wire.connect(server.address) as wire:
+        client = H2(wire)
+        chat = WebSocketStream(client, "/ws/echo")
+        assert chat.stream.status == 200
+        chat.send(TextMessage("hello"))
+        assert chat.receive() == TextMessage("hello")
+        assert client.get("/length/3").body == b"sss"
+        chat.send(BytesMessage(b"\0\1"))
+        assert chat.receive() == BytesMessage(b"\0\1")
+        chat.send(Ping(b"there?"))
+        assert chat.receive() == Pong(b"there?")
+        chat.send(CloseConnection(4003, "over two"))
+        assert chat.receive() == CloseConnection(4003, "over two")
+        assert client.finish(chat.number).ended
+        server.wait_for("websocket closed with 4003 'over two'")
+        assert client.get("/length/3").body == b"sss"
+
+
+def test_over_http2_an_app_that_fails_or_closes(server: Server) -> None:
+    """Regression: the stream stayed open behind the close frame."""
+    with Wire.connect(server.address) as wire:
+        client = H2(wire)
+        failed = WebSocketStream(client, "/ws/fail?when=after")
+        failed.send(TextMessage("go"))
+        received = failed.receive()
+        assert isinstance(received, CloseConnection)
+        assert received.code == 1011
+        assert client.finish(failed.number).ended
+        closed = WebSocketStream(client, "/ws/close?code=4004")
+        received = closed.receive()
+        assert isinstance(received, CloseConnection)
+        assert received.code == 4004
+        assert client.finish(closed.number).ended
+        assert WebSocketStream(client, "/ws/reject").stream.status == 403
+        assert WebSocketStream(client, "/ws/deny").stream.status == 429
+        assert WebSocketStream(client, "/ws/fail?when=before").stream.status == 500
+        assert client.get("/length/3").body == b"sss"

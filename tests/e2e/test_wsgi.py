@@ -1,0 +1,145 @@
+"""WSGI through the whole server; the adapter itself is tested beside it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.clients import H2, Wire, gate
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Serve, Server
+
+THREADS = 3
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def server(request: pytest.FixtureRequest, shared_serve: Serve) -> Server:
+    return shared_serve(
+        *("wsgi:app", "--workers", "1", "--threads", str(THREADS), "--loop", request.param),
+        *("--root-path", "/shop"),
+    )
+
+
+@pytest.fixture
+def wire(server: Server) -> Iterator[Wire]:
+    with Wire.connect(server.address) as connected:
+        yield connected
+
+
+def test_the_environ(server: Server, wire: Wire) -> None:
+    environ = json.loads(wire.get("/shop/environ/a%20b?x=1", "X-Name: v").answer().body)
+    assert environ["SCRIPT_NAME"] == "/shop"
+    assert environ["PATH_INFO"] == "/environ/a b"
+    assert environ["QUERY_STRING"] == "x=1"
+    assert environ["HTTP_X_NAME"] == "v"
+    assert environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+    assert environ["SERVER_PORT"] == str(server.address[1])
+    assert environ["wsgi.multithread"] is True
+    assert environ["thread"].startswith("wsgi")
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_an_empty_iterable(wire: Wire, method: str, status: int) -> None:
+    answer = wire.get(f"/shop/status/{status}", method=method).answer(to_head=method == "HEAD")
+    assert (answer.status, answer.headers["etag"]) == (status, '"1"')
+    assert wire.get("/shop/").answer().body == b"hello"
+
+
+def test_bodies_in_both_directions(server: Server, wire: Wire) -> None:
+    body = hashlib.shake_128(b"wsgi").digest(4 * MEGABYTE)
+    with server.client() as client:
+        answer = client.post("/shop/digest", content=iter([body[:1000], body[1000:]]))
+    assert answer.text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+    answer = wire.get(f"/shop/stream/{8 * MEGABYTE}").answer()
+    assert (len(answer.body), answer.complete) == (8 * MEGABYTE, True)
+
+
+def test_over_http2(wire: Wire) -> None:
+    client = H2(wire)
+    assert len(client.get("/shop/stream/300000").body) == 300_000
+    assert client.post("/shop/digest", b"x" * 300_000).body.startswith(b"300000 ")
+    assert client.get("/shop/raise/ValueError").status == 500
+
+
+def test_as_many_requests_at_once_as_threads(server: Server) -> None:
+    """And the others wait for their turn."""
+    with gate() as held, ExitStack() as stack:
+        wires = [
+            stack.enter_context(Wire.connect(server.address)).get(f"/shop/gate/{held.port}")
+            for _ in range(2 * THREADS)
+        ]
+        held.wait(THREADS)
+        assert held.nobody_waits()
+        held.open()
+        held.wait(THREADS)
+        held.open()
+        assert {wire.answer().body for wire in wires} == {b"through"}
+
+
+def test_idle_connections_take_no_threads(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(5 * THREADS):
+            idle = stack.enter_context(Wire.connect(server.address))
+            assert idle.get("/shop/").answer().status == 200
+        with Wire.connect(server.address) as wire:
+            assert wire.get("/shop/").answer().status == 200
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "SystemExit", "KeyboardInterrupt"])
+def test_an_app_that_fails_fails_alone(server: Server, wire: Wire, error: str) -> None:
+    for _ in range(2 * THREADS):  # no thread is lost
+        answer = wire.get(f"/shop/raise/{error}").answer()
+        assert answer.status == 500
+    broken = Wire.connect(server.address)
+    with broken:
+        answer = broken.get(f"/shop/raise/{error}?after").answer()
+        assert (answer.body, answer.complete) == (b"the beginning", False)
+    assert wire.get("/shop/").answer().headers["x-worker"] == "0.1"
+    server.wait_for(f"{error}: from the handler")
+
+
+def test_a_client_that_leaves_closes_the_iterable(server: Server) -> None:
+    before = server.log.count("stream closed")
+    wire = Wire.connect(server.address).get("/shop/stream/500000000")
+    wire.read_until(b"\r\n\r\n")
+    wire.reset()
+    server.wait_for("(?s)" + ".*stream closed" * (before + 1))
+    assert "/stream/500000000 failed" not in server.log
+
+
+def test_a_websocket_is_refused(wire: Wire) -> None:
+    wire.get(
+        *("/shop/", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    assert wire.answer().status == 403
+
+
+def test_a_request_in_flight_finishes_at_the_drain(serve: Serve) -> None:
+    """The one that has a thread, and the one that waits for it."""
+    server = serve(
+        *("wsgi:app", "--workers", "1", "--threads", "1", "--graceful-timeout", "120s"),
+    )
+    with (
+        gate() as held,
+        Wire.connect(server.address) as running,
+        Wire.connect(server.address) as queued,
+    ):
+        running.get(f"/gate/{held.port}")
+        held.wait()
+        queued.get("/")
+        server.send(15)
+        server.wait_for("draining 2 connections")
+        held.open()
+        for wire, body in ((running, b"through"), (queued, b"hello")):
+            answer = wire.answer()
+            assert (answer.status, answer.body) == (200, body)
+            assert answer.headers["connection"] == "close"
+            assert wire.closed_cleanly()
+    assert server.wait() == 0, server.log
+    assert "all requests finished" in server.log
