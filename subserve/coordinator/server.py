@@ -39,6 +39,9 @@ EXIT_MARGIN = 1.5
 LONGEST_WAIT = 24 * 3600.0
 """Seconds; epoll_wait(2) takes at most 24 days, and a time-out of the operator may be longer."""
 
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""How many threads a numeric library starts; by default one per core, in each worker."""
+
 _POSTED = 0
 """The byte that `_post` writes; signal numbers start at 1."""
 
@@ -52,6 +55,11 @@ def serve(config: Config) -> int:
     subserve_log.configure(config.log_level, config.log_format, "server")
     if config.certfile:
         tls.server_context(config)  # to fail now, and once, on a bad certificate
+    if config.workers > 1:
+        # The workers use the cores already.  Set before any of them loads such a library, which
+        # reads it once and is shared by all.
+        for name in BLAS_VARIABLES:
+            os.environ.setdefault(name, "1")
     listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
     scratch = tempfile.mkdtemp(prefix="subserve-")
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 
 from tests.e2e.clients import Wire
 from tests.e2e.conftest import APPS
@@ -88,3 +89,35 @@ def test_the_main_interpreter_has_none_of_the_app(serve: Serve, tmp_path: Path) 
     server = serve("counted:app", "--workers", "3", app_dir=tmp_path, env={"PYTHONPATH": str(APPS)})
     lines = [line for line in server.log.splitlines() if line.startswith("imported in ")]
     assert sorted(lines) == [f"imported in {index}.1" for index in range(3)]
+
+
+BLAS = """\
+import os
+import asgi
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await asgi.app(scope, receive, send)
+    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    x = asgi.Exchange(scope, receive, send, [], {})
+    await x.answer(" ".join(os.environ.get(name, "unset") for name in names))
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "given", "seen"),
+    [
+        ("2", {}, "1 1 1"),
+        ("2", {"OPENBLAS_NUM_THREADS": "3"}, "3 1 1"),
+        ("1", {}, "unset unset unset"),
+    ],
+)
+def test_workers_do_not_each_start_a_blas_thread_per_core(
+    serve: Serve, tmp_path: Path, workers: str, given: dict[str, str], seen: str
+) -> None:
+    (tmp_path / "blas.py").write_text(BLAS)
+    env = {"PYTHONPATH": str(APPS), **given}
+    server = serve("blas:app", "--workers", workers, app_dir=tmp_path, env=env)
+    with server.client() as client:
+        assert client.get("/").text == seen
+    assert server.stop() == 0
