@@ -123,12 +123,6 @@ def library_name_offsets(descriptor: int, image: Image, name: str) -> frozenset[
         return frozenset()
 
 
-def symbol_name_offset(image: Image, name: str) -> int | None:
-    """Return where in the file the name of a symbol is written, None if it is not mentioned."""
-    at = image.strings.find(b"\0" + name.encode() + b"\0")
-    return None if at < 0 else image._strings_offset + at + 1
-
-
 def unique_symbols(descriptor: int, image: Image) -> dict[str, int]:
     """Return the names of the symbols of which the whole process has one (``STB_GNU_UNIQUE``).
 

@@ -118,9 +118,7 @@ class Libraries:
                 self._redirection.apply(pointers)
                 shared = 0
                 if sharing.version_of(source) == before:
-                    shared = sharing.share(image, placement.base, source)
-                if shared:
-                    sharing.release(image, copy)
+                    shared = _share(image, placement.base, source, copy, original)
                 dynamic.attribute(library, original)
                 return Opened(library, shared, pointers.get(context.FUNCTION, ()))
             finally:
@@ -145,7 +143,6 @@ class Libraries:
                 shared[needed.name] = needed.path
                 self._open_shared(needed.path, inherited)
         patches.update(_unshared_statics(source, image, shared.values()))
-        patches.update(_without_pending_calls(image))
         return patches
 
     def _open_dependency(self, needed: Found, inherited: tuple[str, ...]) -> str:
@@ -241,6 +238,17 @@ def _open_copy(path: str, original: str, scratch: str) -> ctypes.PyDLL:
         raise OSError(text) from error
 
 
+def _share(image: elf.Image, base: int, source: int, copy: int, original: str) -> int:
+    """Share what can be shared; return how many bytes.  The library works without it."""
+    try:
+        shared = sharing.share(image, base, source)
+        sharing.release(image, copy)
+    except OSError as error:
+        _log.info("%s takes memory for its text in each worker: %s", original, error)
+        return 0
+    return shared
+
+
 def _pointers(source: int, image: elf.Image, base: int) -> dict[str, tuple[dynamic.Pointer, ...]]:
     """Return where the library at `base` keeps the addresses of functions we replace, by name."""
     wanted = (context.FUNCTION, *redirect.FUNCTIONS)
@@ -279,19 +287,6 @@ def _unshared_statics(source: int, image: elf.Image, shared: Iterable[str]) -> d
             symbol_type = os.pread(source, 1, offset)[0] & 0xF
             patches[offset] = bytes([_BINDING_WEAK << 4 | symbol_type])
     return patches
-
-
-def _without_pending_calls(image: elf.Image) -> dict[int, bytes]:
-    """Return what to change so that a library's pending calls are dropped.
-
-    CPython runs what ``Py_AddPendingCall`` is given in the main interpreter, where it would free
-    objects of this one: greenlet asks for that whenever a thread ends that has used greenlets, and
-    glibc aborts the process.  Dropped, the call costs what it would have freed, a few hundred bytes
-    for such a thread.  ``Py_IsInitialized`` stands in for it: it takes no argument, needs no GIL,
-    and returns 1, which a caller that looks for a negative number takes for success.
-    """
-    offset = elf.symbol_name_offset(image, "Py_AddPendingCall")
-    return {} if offset is None else {offset: b"Py_IsInitialized\0"}
 
 
 def _is_read_only(address: int, relro: elf.Span | None) -> bool:

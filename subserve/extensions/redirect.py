@@ -31,8 +31,8 @@ FUNCTIONS = ("Py_AddPendingCall", "PyGILState_Ensure")
 # The stubs look for this table 64 KiB (the largest page size there is) after their beginning.
 _TABLE_OFFSET = 1 << 16
 _TABLE = (
-    "interpreter",  # 0; null once it is being closed
-    "host",  # 8: the thread that holds the interpreter, by pthread_self()
+    "interpreter",  # 0: null once it is being closed
+    "host",  # 8: the thread that the interpreter runs in, by pthread_self()
     "_PyEval_AddPendingCall",  # 16
     "PyGILState_GetThisThreadState",  # 24
     "PyGILState_Ensure",  # 32
@@ -118,13 +118,18 @@ MACHINE_CODE = {
 class Redirection:
     """The stubs of one interpreter, made when the first copy needs them.
 
+    To be created by the thread that the interpreter runs in, the host's, before the app is there.
     `scratch` is the folder for the file that they are mapped from: like a library, so that it takes
     no other right than those of copies.
     """
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
+        self._host = _pthread_self()
         self._targets: dict[str, int] = {}
+        self._table: ctypes.Array[ctypes.c_void_p] | None = None
+        # What is registered first is called last, after all that may still need the interpreter.
+        atexit.register(self._close)
 
     def apply(self, pointers: Mapping[str, tuple[dynamic.Pointer, ...]]) -> None:
         """Redirect what a copy calls; `pointers` are where it keeps the addresses, by function.
@@ -151,16 +156,14 @@ class Redirection:
             base = dynamic.map_code(code, path, _TABLE_OFFSET)
         except OSError as error:
             raise CopyError(f"{error}; set TMPDIR to a folder that allows execution") from error
-        table = (ctypes.c_void_p * len(_TABLE)).from_address(base + _TABLE_OFFSET)
-        table[:] = [_current_interpreter(), _pthread_self(), *functions.values()]
-
-        # What is registered first is called last, after all that may still need the interpreter;
-        # the stubs stay, since threads may be on their way to them.
-        def close() -> None:
-            table[0] = None
-
-        atexit.register(close)
+        self._table = (ctypes.c_void_p * len(_TABLE)).from_address(base + _TABLE_OFFSET)
+        self._table[:] = [_current_interpreter(), self._host, *functions.values()]
         return {"Py_AddPendingCall": base, "PyGILState_Ensure": base + _ENSURE_OFFSET}
+
+    def _close(self) -> None:
+        """Have the interpreter left alone; the stubs stay, threads may be on their way to them."""
+        if self._table is not None:
+            self._table[0] = None
 
 
 _process = ctypes.PyDLL(None)

@@ -80,13 +80,14 @@ def share(image: elf.Image, base: int, original: int) -> int:
 
 
 def release(image: elf.Image, copy: int) -> None:
-    """Free the storage of what is no longer mapped from the open file `copy`.
+    """Free the storage of what is no longer mapped from the open file `copy`, all of it shared.
 
     It is unlinked, but lives for as long as its writable segment is mapped; in a scratch folder in
     memory (tmpfs) its text would be paid for until the process ends.  Raises `OSError`.
     """
+    shared = sharable(image)
     kept = sorted(
-        (_pages(s.offset, s.file_size) for s in image.segments if s.writable),
+        (_pages(s.offset, s.file_size) for s in image.segments if s not in shared),
         key=lambda pages: pages.start,
     )
     position = 0

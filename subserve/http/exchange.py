@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from subserve.scoreboard import Counter, Row
 
@@ -131,7 +132,7 @@ def _mount(scope: Scope, root_path: str) -> None:
     path = scope["path"]
     if path != root_path and not path.startswith(f"{root_path}/"):
         scope["path"] = root_path + path
-        scope["raw_path"] = root_path.encode() + scope["raw_path"]
+        scope["raw_path"] = quote(root_path).encode() + scope["raw_path"]
 
 
 class _Request:
@@ -246,11 +247,11 @@ class _WebSocket:
             self._going_away.cancel()
             return
         await self._going_away
-        await self._await_close()
+        if not self._disconnected:
+            await self._await_close()
 
     async def receive(self) -> Message:
         if self._drained.done():
-            self._disconnected = True
             return dict(_RESTART_DISCONNECT)
         getter = asyncio.ensure_future(self._receive())
         try:

@@ -176,6 +176,58 @@ def test_text_is_mapped_from_the_original(tmp_path: pathlib.Path) -> None:
     ]
 
 
+def use_what_was_shared_in_part(worker: int, shared: int) -> Json:
+    from subserve.extensions import sharing
+
+    sharable = sharing.sharable
+    sharing.sharable = lambda image: sharable(image)[:shared]
+    import multi
+
+    return [multi.count(), multi.count.__name__, multi.inner.__name__]
+
+
+@pytest.mark.parametrize("shared", [0, 1, 2])
+def test_segments_that_cannot_be_shared_stay_whole(tmp_path: pathlib.Path, shared: int) -> None:
+    build_module(tmp_path, "multi", "multi.c", "-Wl,-z,separate-code")
+
+    outcome = run(use_what_was_shared_in_part, workers=2, sys_path=[tmp_path], shared=shared)
+
+    assert outcome.results == [[1, "count", "multi"]] * 2
+
+
+def be_unable_to_map(worker: int) -> Json:
+    import errno
+    import logging
+
+    from subserve import extensions
+    from subserve.extensions import dynamic
+
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("subserve").addHandler(handler)
+    logging.getLogger("subserve").setLevel(logging.INFO)
+
+    def replace_mapping(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENODEV, "mmap: No such device")
+
+    dynamic.replace_mapping = replace_mapping
+    import multi
+
+    (how,) = extensions.loaded()
+    expected = f"{multi.__file__} takes memory for its text in each worker: "
+    expected += "[Errno 19] mmap: No such device"
+    return [multi.count(), how.shared_bytes, messages == [expected]]
+
+
+def test_a_file_system_that_cannot_map_is_no_obstacle(tmp_path: pathlib.Path) -> None:
+    build_module(tmp_path, "multi", "multi.c")
+
+    outcome = run(be_unable_to_map, workers=2, sys_path=[tmp_path])
+
+    assert outcome.results == [[1, 0, True]] * 2
+
+
 def ask_where(worker: int) -> Json:
     import ctypes
     import os

@@ -366,6 +366,14 @@ def test_apps_of_django() -> None:
     assert interface_of(WSGIHandler.__new__(WSGIHandler)) == "wsgi"
 
 
+def test_annotations_that_only_a_type_checker_can_read() -> None:
+    # Types imported under TYPE_CHECKING: evaluating them to count the arguments was a NameError.
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Nothing:  # type: ignore[name-defined]  # noqa: F821
+        return []
+
+    assert interface_of(app) == "wsgi"
+
+
 async def _async_factory() -> None: ...
 
 

@@ -349,6 +349,19 @@ def test_root_path(path: str, seen: str) -> None:
     assert scope["raw_path"] == seen.encode()
 
 
+def test_root_path_is_escaped_where_the_client_would_have_done_so() -> None:
+    # `raw_path` is as it came over the wire: ASCII (RFC 3986, section 2).
+    scopes = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await hello(scope, receive, send)
+
+    answer(app, request(path="/ä", raw_path=b"/%C3%A4"), root_path="/ü b")
+    assert scopes[0]["path"] == "/ü b/ä"
+    assert scopes[0]["raw_path"] == b"/%C3%BC%20b/%C3%A4"
+
+
 # ---- drain
 
 
@@ -490,6 +503,23 @@ def test_a_client_that_does_not_answer_the_close_frame(monkeypatch: pytest.Monke
         rig.exchanges.drain()
         client.inbox.put_nowait({"type": "websocket.receive", "text": "more"})
         assert await task == [ACCEPT, CLOSE]
+
+    run(test)
+
+
+def test_a_client_that_went_before_the_drain_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # While its app cleaned up, the drain began: the answer to a close frame was awaited from it.
+    monkeypatch.setattr(module, "CLOSE_HANDSHAKE_TIMEOUT", 2 * DEADLINE)
+
+    async def test() -> None:
+        async def app(scope: Any, receive: Receive, send: Send) -> None:
+            await echo(scope, receive, send)
+            rig.exchanges.drain()
+
+        rig = Rig(app)
+        await rig.call(websocket(), Client(CONNECT, GOODBYE))
 
     run(test)
 
