@@ -4,6 +4,7 @@ Who wins: the command line, then ``SUBSERVE_*`` variables, then the file, then t
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,12 +101,20 @@ def _parse(settings: Mapping[str, Setting], problems: list[str]) -> Iterator[tup
             yield name, values if row.repeatable else values[-1]
 
 
+_KUBERNETES = re.compile(
+    r"SUBSERVE_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_\w+)=.*|SUBSERVE_PORT=(?:tcp|udp|sctp)://.*"
+)
+"""What Kubernetes sets in the pods beside a Service that is named subserve."""
+
+
 def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, Setting]:
     names = {variable_of(name): name for name in ("app", *rows())}
     found = {}
     for variable, text in environ.items():
         # SUBSERVE_CONFIG names the file itself; the command line has read it already.
         if not variable.startswith("SUBSERVE_") or variable == "SUBSERVE_CONFIG":
+            continue
+        if _KUBERNETES.fullmatch(f"{variable}={text}"):
             continue
         if variable not in names:
             hint = nearest(variable, [*names, "SUBSERVE_CONFIG"], "SUBSERVE_")

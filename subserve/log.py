@@ -170,5 +170,20 @@ def configure_access(target: str) -> logging.Logger | None:
 
 
 def write_access(logger: logging.Logger, line_format: str, atoms: Mapping[str, object]) -> None:
-    """Log one request, as `line_format` (``%(name)s``) lays its atoms out."""
-    logger.info("%s", line_format % atoms)
+    r"""Log one request, as `line_format` (``%(name)s``) lays its atoms out.
+
+    A quotation mark within an atom is written as ``\x22``, so that no client can end a field.
+    """
+    logger.info("%s", line_format % _Unquoted(atoms))
+
+
+class _Unquoted(dict[str, object]):
+    """Atoms whose quotation marks are escaped when they are asked for."""
+
+    def __init__(self, atoms: Mapping[str, object]) -> None:
+        super().__init__()
+        self._atoms = atoms
+
+    def __missing__(self, name: str) -> object:
+        value = self._atoms[name]
+        return value.replace('"', "\\x22") if isinstance(value, str) else value

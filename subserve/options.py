@@ -318,9 +318,10 @@ class Config:
         metavar="-|FILE|off",
     )
     access_log_format: str = _option(
-        '%(h)s "%(R)s %(H)s" %(s)s %(b)s %(L)s',
-        "Atoms of an access log line: h client, R method and path, H protocol, s status, b bytes, "
-        "L seconds, f referer, a user agent, {name}i and {name}o request and response headers.",
+        '%(h)s "%(m)s %(Uq)s HTTP/%(H)s" %(s)s %(b)s %(L)s',
+        "Atoms of an access log line: h client, m method, Uq path and query, H version of HTTP, "
+        "s status, b bytes, L seconds, f referer, a user agent, {name}i and {name}o request and "
+        "response headers.",
         group="logs",
         metavar="FORMAT",
     )

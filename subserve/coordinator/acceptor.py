@@ -26,6 +26,22 @@ _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 """accept(2): the connection stays queued and the listener readable, so trying again at once would
 only burn the CPU."""
 
+_OF_ONE_CONNECTION = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
+"""accept(2): what the network, or a firewall, has done to the connection that was next."""
+
 
 class Acceptor:
     """Turns readable listeners into connections of workers.  Lives in the main thread."""
@@ -79,10 +95,11 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._pause(f"cannot accept: {error.strerror}; raise ulimit -n")
-                    return
-                continue  # accept(2): errors of the network belong to one connection
+                if error.errno in _OF_ONE_CONNECTION:
+                    continue
+                advice = "; raise ulimit -n" if error.errno in _OUT_OF_RESOURCES else ""
+                self._pause(f"cannot accept from {listener.url}: {error.strerror}{advice}")
+                return
             if not self._dispatch(connection):
                 self._undelivered = connection
                 self._pause("no worker takes a connection in: all have too many new ones waiting")

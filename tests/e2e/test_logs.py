@@ -51,7 +51,7 @@ def test_access_log_to_standard_output(serve: Serve, tmp_path: Path) -> None:
         wire.get("/length/5").answer()
     assert server.stop() == 0, server.log
     assert re.fullmatch(
-        r'127\.0\.0\.1:\d+ "GET /length/5 1\.1 1\.1" 200 5 \d\.\d+\n', out.read_text()
+        r'127\.0\.0\.1:\d+ "GET /length/5 HTTP/1\.1" 200 5 \d\.\d+\n', out.read_text()
     )
 
 

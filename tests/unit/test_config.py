@@ -275,6 +275,18 @@ def test_all_problems_at_once(directory: Path) -> None:
     )
 
 
+def test_variables_of_a_kubernetes_service_named_subserve(directory: Path) -> None:
+    environ = {
+        "SUBSERVE_SERVICE_HOST": "10.0.0.1",
+        "SUBSERVE_SERVICE_PORT": "80",
+        "SUBSERVE_SERVICE_PORT_HTTP": "80",
+        "SUBSERVE_PORT": "tcp://10.0.0.1:80",
+        "SUBSERVE_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    resolve({}, environ, directory)
+    assert problems(directory, environ={"SUBSERVE_PORT": "80"}) != []
+
+
 @pytest.mark.parametrize(
     ("variable", "hint"),
     [

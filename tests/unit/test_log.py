@@ -275,8 +275,8 @@ def test_no_access_log() -> None:
 def test_the_access_log_on_standard_output(output: Output) -> None:
     logger = subserve_log.configure_access("-")
     assert logger is not None
-    subserve_log.write_access(logger, '%(h)s "%(R)s" 100%%', {"h": "::1", "R": "GET /\n\x1b"})
-    assert output.lines == [r'::1 "GET /\x0a\x1b" 100%']
+    subserve_log.write_access(logger, '%(h)s "%(R)s" 100%%', {"h": "::1", "R": 'GET /\n\x1b"'})
+    assert output.lines == [r'::1 "GET /\x0a\x1b\x22" 100%']
     assert len(output.writes) == 1
 
 

@@ -1,9 +1,9 @@
 """The README's tables are made from the code: they must be what the code says."""
 
 import pytest
-from tools import readme
 
 from subserve.options import flag_of, rows
+from tools import readme
 
 
 def test_the_readme_is_up_to_date() -> None:
