@@ -6,6 +6,7 @@ a byte to the socket that the main thread waits on.
 """
 
 import contextlib
+import faulthandler
 import logging
 import os
 import shutil
@@ -53,6 +54,7 @@ def serve(config: Config) -> int:
     `BindError` or `ConfigError` before anything is started.
     """
     subserve_log.configure(config.log_level, config.log_format, "server")
+    faulthandler.enable()  # a crash in C code ends all workers: let it say where it was
     if config.certfile:
         tls.server_context(config)  # to fail now, and once, on a bad certificate
     if config.workers > 1:
@@ -105,7 +107,7 @@ class Coordinator:
         interpreters are closed.
         """
         scoreboard = Scoreboard.create(self._config.workers)
-        with signals.delivered_to(self._wake_in):
+        with signals.delivered_to(self._wake_in, ignored_after=True):
             self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
             self._start_workers(scoreboard)
             self._acceptor = Acceptor(self._listeners, self._workers)

@@ -132,6 +132,8 @@ class _Connection(TCPServer):
                 await asyncio.sleep(0)
 
     def _reset(self) -> None:
+        if self.writer.is_closing():
+            return
         with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -152,9 +154,10 @@ class _Connection(TCPServer):
             still_sends = not (is_websocket and self._is_tls) and _still_sends(protocol.connection)
             protocol.connection = cast(Any, _NothingMore())
         if still_sends:
-            with contextlib.suppress(NotImplementedError):  # TLS has no half-closed state here
+            # TLS has no half-closed state here, and uvloop objects where the client has gone.
+            with contextlib.suppress(NotImplementedError, RuntimeError, OSError):
                 self.writer.write_eof()
-            with contextlib.suppress(TimeoutError, OSError):
+            with contextlib.suppress(OSError):  # TimeoutError is one
                 async with asyncio.timeout(LINGER_TIMEOUT):
                     await self._until_input_is_over()
         await self._close()
@@ -198,12 +201,8 @@ class _Connection(TCPServer):
     @override
     async def _close(self) -> None:
         self.writer.close()
-        try:
-            await self._until_closed()
-        except (OSError, RuntimeError) as error:
-            log.debug("a connection broke: %s", error)
-        finally:
-            await self.idle_task.stop()
+        await self._until_closed()
+        await self.idle_task.stop()
 
     async def _until_closed(self) -> None:
         """Wait until all is sent; do not wait for a TLS client to say good-bye, too.
@@ -216,7 +215,10 @@ class _Connection(TCPServer):
             await asyncio.wait((closed,), timeout=TLS_CLOSE_INTERVAL)
             if not closed.done() and not _unsent_bytes(self.writer):
                 self.writer.transport.abort()
-        await closed
+        try:
+            await closed
+        except OSError as error:
+            log.debug("a connection broke: %s", error)
 
 
 def _still_sends(connection: h11.Connection | H11WSConnection) -> bool:
@@ -230,7 +232,10 @@ def _unsent_bytes(writer: asyncio.StreamWriter) -> int:
 
     None in the kernel's queue means none in that of the transport: the loop would have moved them.
     """
-    queued = fcntl.ioctl(writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    fd = writer.get_extra_info("socket").fileno()
+    if fd < 0:
+        return 0
+    queued = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4)
     return int.from_bytes(queued, sys.byteorder) + writer.transport.get_write_buffer_size()
 
 

@@ -38,7 +38,7 @@ class Server:
     ) -> None:
         with open(stdout or os.devnull, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "subserve", *arguments],
+                [sys.executable, "-m", "subserve", *arguments],
                 cwd=cwd,
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,

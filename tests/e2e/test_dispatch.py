@@ -37,20 +37,6 @@ def open_one(server: Server, stack: ExitStack) -> tuple[str, Wire]:
     return wire.get("/").answer().headers["x-worker"], wire
 
 
-def settle(server: Server, worker: str, closed: int) -> None:
-    """Wait until `closed` connections of `worker` are seen to be closed by the server.
-
-    A client cannot know; but a worker with fewer connections is the one that gets new ones.
-    """
-    deadline = time.monotonic() + DEADLINE
-    with ExitStack() as stack:
-        gained = 0
-        while gained < closed:
-            found, _ = open_one(server, stack)
-            gained += found == worker
-            assert time.monotonic() < deadline, f"{worker} does not count {closed} as closed"
-
-
 def test_connections_pile_up_evenly_and_ties_take_turns(server: Server, stack: ExitStack) -> None:
     order = [open_one(server, stack)[0] for _ in range(10 * WORKERS)]
     assert set(order[:WORKERS]) == {f"{index}.1" for index in range(WORKERS)}
@@ -65,8 +51,12 @@ def test_the_least_loaded_worker_is_chosen(server: Server, stack: ExitStack) -> 
     assert len(mine) == 5
     for wire in mine[:4]:
         wire.close()
-    # It has one connection, the others five each: it gets the next four, and then all take turns.
-    settle(server, relieved, closed=4)
+    for _ in range(30):  # as good as a clock: its event loop has its turns, and counts the closed
+        mine[4].get("/").answer()
+    order = [open_one(server, stack)[0] for _ in range(4 + WORKERS)]
+    # It had one connection, the others five each; then all have five, and take turns.
+    assert order[:4] == [relieved] * 4
+    assert len(set(order[4:])) == WORKERS
 
 
 def test_who_holds_connections_is_spared(serve: Serve, stack: ExitStack) -> None:
@@ -101,7 +91,7 @@ def test_running_out_of_descriptors_is_a_pause_not_an_end(serve: Serve) -> None:
             for _ in range(20)
             for address in (server.address, ipv6)
         ]
-        server.wait_for("cannot accept: Too many open files; raise ulimit -n")
+        server.wait_for("cannot accept from .*: Too many open files; raise ulimit -n")
         assert server.cpu_seconds() - before < 1.0, "it spins"
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         assert {wire.answer().status for wire in waiting} == {200}

@@ -1,6 +1,7 @@
 """What a handler raises fails its own request, and nothing else."""
 
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,3 +123,9 @@ def test_nothing_of_it_is_left_when_the_server_stops(serve: Serve) -> None:
     assert server.stop() == 0, server.log
     assert "worker 0.1: interpreter closed" in server.log
     assert "stopped; it served 2 requests over 2 connections" in server.log
+
+
+def test_a_crash_says_where_it_was(serve: Serve) -> None:
+    server = serve("asgi:app", "--workers", "1")
+    assert server.stop(signal.SIGSEGV) == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in server.log

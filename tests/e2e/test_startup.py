@@ -79,6 +79,18 @@ def test_where_an_app_is_found(serve: Serve, tmp_path: Path) -> None:
         assert answers(server) == b"minimal"
 
 
+def test_an_interface_that_cannot_be_told(serve: Serve, launch: Serve, tmp_path: Path) -> None:
+    """By its signature, that is: the operator can still say what the app speaks."""
+    (tmp_path / "vague.py").write_text(
+        f"{MINIMAL}\nreal = app\ndef app(*args):\n    return real(*args)\n"
+    )
+    server = launch("vague:app", "--bind", "127.0.0.1:0")
+    assert server.wait() == APP_FAILED
+    assert "cannot tell what the app speaks; give --interface asgi or wsgi" in server.log
+    server = serve("vague:app", "--workers", "1", "--interface", "asgi", app_dir=tmp_path)
+    assert answers(server) == b"minimal"
+
+
 def test_the_working_directory_is_where_apps_come_from_by_default(
     launch: Serve, tmp_path: Path
 ) -> None:

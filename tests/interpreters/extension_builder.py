@@ -1,10 +1,12 @@
 """Makes extension modules from the sources beside it, with the C compiler of the machine."""
 
+import functools
 import pathlib
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 
 import pytest
 
@@ -30,23 +32,31 @@ needs_exports = pytest.mark.skipif(
 def build(source: str, target: pathlib.Path, *options: str) -> pathlib.Path:
     """Compile and link a shared library; `options` come last, as linkers want theirs."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(_compiled(source, options))
+    return target
+
+
+@functools.cache
+def _compiled(source: str, options: tuple[str, ...]) -> bytes:
     compiler = "c++" if source.endswith(".cpp") else "cc"
     includes = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
-    command = [
-        compiler,
-        "-shared",
-        "-fPIC",
-        "-O1",
-        *(f"-I{include}" for include in includes),
-        # Debian's headers include one by its path from the folder above.
-        *("-idirafter", str(_HEADERS.parent.parent)),
-        *("-o", str(target)),
-        str(SOURCES / source),
-        *options,
-    ]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert made.returncode == 0, made.stderr
-    return target
+    with tempfile.TemporaryDirectory(prefix="subserve-test-") as folder:
+        made = pathlib.Path(folder, "made.so")
+        command = [
+            compiler,
+            "-shared",
+            "-fPIC",
+            "-O1",
+            *(f"-I{include}" for include in includes),
+            # Debian's headers include one by its path from the folder above.
+            *("-idirafter", str(_HEADERS.parent.parent)),
+            *("-o", str(made)),
+            str(SOURCES / source),
+            *options,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return made.read_bytes()
 
 
 def build_module(folder: pathlib.Path, name: str, source: str, *options: str) -> pathlib.Path:

@@ -194,7 +194,7 @@ def test_recycled_workers_get_a_copy_each(tmp_path: pathlib.Path) -> None:
     """An object left in the copy of the worker before is one of an interpreter that is gone."""
     build_module(tmp_path, "single", "single.c")
 
-    outcome = run(keep_objects_in_a_static, sys_path=[tmp_path], rounds=12)
+    outcome = run(keep_objects_in_a_static, sys_path=[tmp_path], rounds=4)
 
     assert outcome.results == [[None, True]] * 4
 

@@ -41,6 +41,19 @@ def test_handlers_are_as_before(ends: tuple[socket.socket, socket.socket]) -> No
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_signals_that_come_after_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
+    """A second Ctrl-C while the last files were removed ended the server by KeyboardInterrupt."""
+    before = {signum: signal.getsignal(signum) for signum in OURS}
+    try:
+        with signals.delivered_to(ends[1], ignored_after=True):
+            pass
+        for signum in OURS:
+            signal.raise_signal(signum)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def test_more_signals_than_the_socket_takes(ends: tuple[socket.socket, socket.socket]) -> None:
     """They are dropped without a word: what is there says already that it is time to stop."""
     here, there = ends
