@@ -54,7 +54,9 @@ def serve(config: Config) -> int:
     `BindError` or `ConfigError` before anything is started.
     """
     subserve_log.configure(config.log_level, config.log_format, "server")
-    faulthandler.enable()  # a crash in C code ends all workers: let it say where it was
+    faulthandler.enable(
+        subserve_log.STDERR
+    )  # a crash in C code ends all workers: let it say where it was
     if config.certfile:
         tls.server_context(config)  # to fail now, and once, on a bad certificate
     if config.workers > 1:
