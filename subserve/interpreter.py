@@ -12,6 +12,13 @@ from subserve.errors import WorkerError
 _birth_and_death = threading.Lock()
 """Interpreters are made and closed one at a time: where CPython's own crashes were (gh-148929)."""
 
+FIRST_IMPORTS = "import asyncio, ctypes, fcntl, json, mmap, ssl"
+"""The C modules of the standard library that a worker needs before its own loader takes turns.
+
+They are imported one interpreter at a time as well: ctypes fills tables of the process when it is
+first imported, and doing that in two interpreters at once crashed it (seen in CPython 3.14.8).
+"""
+
 _LIVE_THREADS = """
 import _thread, threading
 if _thread._count():
@@ -33,6 +40,7 @@ class Interpreter:
         try:
             with _birth_and_death:
                 self._id = _interpreters.create(config)
+                self.run(FIRST_IMPORTS)
         except (_interpreters.InterpreterError, MemoryError) as error:
             raise WorkerError(f"no interpreter could be made: {error}") from error
 

@@ -52,6 +52,8 @@ def host(
     import sys
     import threading
 
+    from subserve.interpreter import FIRST_IMPORTS
+
     prologue = f"""
 import sys
 sys.path[:] = {sys.path!r}
@@ -83,6 +85,8 @@ with open({results!r} + f"/{{WORKER}}", "w") as _file:
         for _ in range(rounds):
             with one_at_a_time:
                 interpreter = _interpreters.create(config)
+                # As `subserve.interpreter` does, and for its reasons.
+                _interpreters.exec(interpreter, FIRST_IMPORTS)
             start.wait(30)
             shared = {
                 "WORKER": worker,

@@ -27,6 +27,8 @@ from typing import Any
 import pytest
 import trustme
 
+from subserve.interpreter import FIRST_IMPORTS
+
 LOOPS = ["asyncio", "uvloop"]
 
 PROCESS_TIMEOUT = 100.0
@@ -56,6 +58,7 @@ def host(workers: int, code: str, shared: dict[str, str], left_open: int) -> Non
     def work(index: int) -> None:
         with one_at_a_time:
             interpreter = _interpreters.create(config)
+            _interpreters.exec(interpreter, FIRST_IMPORTS)
         failure = _interpreters.exec(interpreter, code, {"INDEX": index, **shared})
         if failure is not None:
             failures.append(failure.errdisplay)
@@ -138,7 +141,8 @@ def run_in_workers(
     # libuv opens one pipe for signals per copy of it, when first used, and keeps it.
     left_open = 2 * workers if loop == "uvloop" else 0
     program = (
-        f"import contextlib, os, sys, threading\n{inspect.getsource(host)}\n"
+        f"import contextlib, os, sys, threading\n"
+        f"FIRST_IMPORTS = {FIRST_IMPORTS!r}\n{inspect.getsource(host)}\n"
         f"host({workers}, {code!r}, {shared!r}, {left_open})"
     )
     process = subprocess.Popen(

@@ -87,6 +87,8 @@ def an_interpreter() -> Json:
     def hold() -> Json:
         interpreter = Interpreter()
         config = _interpreters.get_config(interpreter._id)
+        # Imported under the lock, before anybody could run something in it.
+        interpreter.run("import sys; assert {'_ctypes', '_asyncio', '_ssl'} <= set(sys.modules)")
         interpreter.run("import builtins; builtins.seen = [a, b]", a=1, b="two")
         interpreter.run("assert seen == [1, 'two']")
         failure = ""
