@@ -243,6 +243,25 @@ class _WSStream(WSStream):
             self.buffer.clear()
 
 
+class _H11Connection(h11.Connection):
+    """Ignores what comes behind the last request of a connection (RFC 9112, section 9.6).
+
+    h11's own finds it an error, for which Hypercorn closes in the middle of the response; some
+    clients end a body with a line break that does not belong to it.
+    """
+
+    @override
+    def receive_data(self, data: bytes) -> None:
+        if self.their_state is not h11.MUST_CLOSE or not self.trailing_data[0]:
+            super().receive_data(data)
+
+    @override
+    def next_event(self) -> Any:
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.NEED_DATA
+        return super().next_event()
+
+
 class _H11Protocol(H11Protocol):
     """Keeps to the limit of the head, and cuts off neither too quietly nor too much.
 
@@ -252,6 +271,11 @@ class _H11Protocol(H11Protocol):
     Hypercorn's, and h11, apply the limit to what is still incomplete only: a head that arrives in
     one piece may have any length.
     """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        limit = self.config.h11_max_incomplete_size
+        self.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=limit)
 
     @override
     async def stream_send(self, event: StreamEvent) -> None:

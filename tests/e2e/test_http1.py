@@ -63,6 +63,17 @@ def test_a_pipelined_request_with_a_body(server: Server) -> None:
         assert [wire.answer().body.decode() for _ in range(3)] == [f"100 {digest}"] * 3
 
 
+@pytest.mark.parametrize("path", ["/length/100000", "/stream/100000"])
+def test_what_comes_behind_the_last_request_is_ignored(server: Server, path: str) -> None:
+    """Regression: it broke the response off; old clients send a line break behind a body."""
+    head = f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
+    for rest in (b"\r\n", head):
+        with connect(server) as wire:
+            answer = wire.send(head + rest).answer()
+            assert (len(answer.body), answer.complete) == (100_000, True)
+            assert wire.closed_cleanly()
+
+
 def test_chunked_request_and_response(server: Server) -> None:
     """Each part comes back before the next is sent: nothing is held back on the way."""
     with connect(server) as wire:

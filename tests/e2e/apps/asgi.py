@@ -139,6 +139,15 @@ async def stream(x: Exchange) -> None:
     tell("stream finished")
 
 
+async def parts(x: Exchange) -> None:
+    """``/parts/N``: N parts of 64 KiB, each told of when the server has taken it."""
+    await x.start()
+    for number in range(1, int(x.path[0]) + 1):
+        await x.body(b"p" * 65536, more=True)
+        tell(f"part {number} is taken")
+    await x.body()
+
+
 async def endless(x: Exchange) -> None:
     """Send for ever, without ever asking whether there still is a client."""
     await x.start()
@@ -301,6 +310,7 @@ ROUTES: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "unread": unread,
     "length": length,
     "stream": stream,
+    "parts": parts,
     "endless": endless,
     "status": status,
     "state": state,
