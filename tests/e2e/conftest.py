@@ -25,7 +25,8 @@ START_SECONDS = 60.0
 class Server:
     """A running `subserve` process.  Its standard error is read as it comes, into `log`.
 
-    `stdout` is a file for its standard output, and `pass_fds` are open in it.
+    `stdout` is a file for its standard output, or a descriptor that it takes over; `pass_fds` are
+    open in it.
     """
 
     def __init__(
@@ -33,10 +34,10 @@ class Server:
         arguments: tuple[str, ...],
         cwd: Path,
         env: dict[str, str],
-        stdout: Path | None = None,
+        stdout: Path | int | None = None,
         pass_fds: tuple[int, ...] = (),
     ) -> None:
-        with open(stdout or os.devnull, "wb") as output:
+        with open(os.devnull if stdout is None else stdout, "wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "subserve", *arguments],
                 cwd=cwd,

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Serve, Server
 
 WORKERS = 4
+
+PATIENTLY: dict[str, Any] = {"proxy": None, "open_timeout": DEADLINE}
 
 
 @pytest.fixture
@@ -149,12 +151,12 @@ def test_connections_of_all_kinds_leave_no_descriptor_behind(serve: Serve, loop:
             client.until(lambda: client.streams[stream].status)
 
     def websocket() -> None:
-        with websockets.sync.client.connect(f"{url}/ws/echo", proxy=None) as chat:
+        with websockets.sync.client.connect(f"{url}/ws/echo", **PATIENTLY) as chat:
             chat.send("x")
             chat.recv()
 
     def lost_websocket() -> None:
-        with websockets.sync.client.connect(f"{url}/ws/push", proxy=None) as chat:
+        with websockets.sync.client.connect(f"{url}/ws/push", **PATIENTLY) as chat:
             chat.recv()
             chat.socket.shutdown(socket.SHUT_RDWR)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.e2e.clients import Wire, gate
+from tests.e2e.clients import Stopwatch, Wire, gate
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve, Server
@@ -275,11 +275,12 @@ def test_idle_connections_are_closed_after_the_keep_alive_timeout(serve: Serve) 
         idle.get("/").answer()
         busy.get(f"/gate/{held.port}")
         held.wait()
-        with connect(server) as half:
+        with connect(server) as half, Stopwatch() as watch:
             half.send(b"GET / HTTP/1.1\r\nHost")
             assert half.closed_cleanly()
-        assert idle.closed_cleanly()
-        assert silent.closed_cleanly()
+            assert idle.closed_cleanly()
+            assert silent.closed_cleanly()
+        assert watch.seconds < 4.0  # less than any default
         held.open()  # a request in flight is not idle
         assert busy.answer().body == b"through"
     assert server.stop() == 0, server.log

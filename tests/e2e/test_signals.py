@@ -11,11 +11,8 @@ from tests.e2e.clients import Wire, gate
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve
 
-AT_ONCE_SECONDS = 10.0
-"""Far below the graceful timeout of these tests, far above what a loaded machine takes."""
-
 PATIENCE = "120s"
-"""A graceful timeout that no test waits for."""
+"""A graceful timeout that no test waits for: the fixture's patience ends before."""
 
 TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 
@@ -55,7 +52,7 @@ def test_stopping_at_once(
         if len(signums) > 1:
             server.wait_for("draining 1 connections, 1 requests")
             server.send(signums[1])
-        assert server.wait(AT_ONCE_SECONDS) == 0, server.log
+        assert server.wait() == 0, server.log
         assert wire.read_to_end() == b""
     assert server.log.count("stopping at once") == 1
     assert "lifespan.shutdown" not in server.log
@@ -93,7 +90,7 @@ def test_while_the_app_is_imported(
         held.wait(2)
         for signum in signums:
             server.send(signum)
-        assert server.wait(AT_ONCE_SECONDS) == 0, server.log
+        assert server.wait() == 0, server.log
     assert "Traceback" not in server.log
     assert "  pid " not in server.log
     assert not path.exists()
@@ -114,6 +111,6 @@ def test_while_the_lifespan_starts(launch: Serve, tmp_path: Path) -> None:
         held.wait()
         server.wait_for("worker 0.1 +ready")
         server.send(TERM)
-        assert server.wait(AT_ONCE_SECONDS) == 0, server.log
+        assert server.wait() == 0, server.log
     assert server.log.count("lifespan.shutdown\n") == 1
     assert "Traceback" not in server.log

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import subserve
-from tests.e2e.clients import Gate, Wire
+from tests.e2e.clients import Gate, Wire, gate
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve, Server
@@ -292,15 +292,25 @@ with socket.create_connection(("127.0.0.1", int(os.environ[f"GATE_{worker.index}
     verdict = gate.recv(1)
 if verdict:
     raise RuntimeError("told to fail")
-from asgi import app
+import asgi
+async def app(scope, receive, send):
+    async def held(message):
+        if message["type"] == "lifespan.shutdown.complete" and "GATE_DOWN" in os.environ:
+            await asgi.passage(os.environ["GATE_DOWN"])
+        await send(message)
+    await asgi.app(scope, receive, held)
 """
 
 
-def gated(launch: Serve, folder: Path, gates: list[Gate]) -> Server:
+def gated(launch: Serve, folder: Path, gates: list[Gate], shutdown: int | None = None) -> Server:
+    """Start a worker for each gate, which holds up its import; another may hold up shutdowns."""
     (folder / "gated.py").write_text(GATED)
-    env = {f"GATE_{index}": str(gate.port) for index, gate in enumerate(gates)}
+    env = {f"GATE_{index}": str(each.port) for index, each in enumerate(gates)}
+    if shutdown is not None:
+        env["GATE_DOWN"] = str(shutdown)
     return launch(
         *("gated:app", "--bind", f"unix:{folder}/app.sock", "--workers", str(len(gates))),
+        *("--log-level", "debug"),
         env={**env, "PYTHONPATH": str(APPS)},
     )
 
@@ -309,8 +319,8 @@ def test_nobody_is_served_before_all_workers_are_ready(launch: Serve, tmp_path: 
     """Who connects before waits in the kernel's queue, and is served then."""
     gates = [Gate(), Gate()]
     server = gated(launch, tmp_path, gates)
-    for gate in gates:
-        gate.wait()
+    for each in gates:
+        each.wait()
     with Wire.connect(str(tmp_path / "app.sock")) as early:
         early.get("/")
         gates[0].open()
@@ -321,16 +331,16 @@ def test_nobody_is_served_before_all_workers_are_ready(launch: Serve, tmp_path: 
         assert early.answer().status == 200
     server.wait_ready()
     assert server.stop() == 0, server.log
-    for gate in gates:
-        gate.close()
+    for each in gates:
+        each.close()
 
 
 def test_one_worker_that_fails_ends_all(launch: Serve, tmp_path: Path) -> None:
     """The worker that did start is shut down in order; who waits is refused, not served."""
     gates = [Gate(), Gate()]
     server = gated(launch, tmp_path, gates)
-    for gate in gates:
-        gate.wait()
+    for each in gates:
+        each.wait()
     with Wire.connect(str(tmp_path / "app.sock")) as early:
         early.get("/")
         gates[0].open()
@@ -343,8 +353,29 @@ def test_one_worker_that_fails_ends_all(launch: Serve, tmp_path: Path) -> None:
     assert server.log.count("lifespan.startup\n") == 1
     assert server.log.count("lifespan.shutdown\n") == 1
     assert not (tmp_path / "app.sock").exists()
-    for gate in gates:
-        gate.close()
+    for each in gates:
+        each.close()
+
+
+def test_workers_that_fail_alike_are_told_of_once(launch: Serve, tmp_path: Path) -> None:
+    """Also when both reports arrive: here the worker that is ready takes its time to shut down."""
+    gates = [Gate(), Gate(), Gate()]
+    with gate() as held:
+        server = gated(launch, tmp_path, gates, shutdown=held.port)
+        for each in gates:
+            each.wait()
+        gates[0].open()
+        server.wait_for("worker 0.1 +ready")
+        for each in gates[1:]:
+            each.open(b"!")
+        held.wait()
+        for worker in ("1.1", "2.1"):
+            server.wait_for(f"worker {worker}: interpreter closed")
+        held.open()
+        assert server.wait() == APP_FAILED
+    assert server.log.count("RuntimeError: told to fail") == 1
+    for each in gates:
+        each.close()
 
 
 # ---- what is left behind

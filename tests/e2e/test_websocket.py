@@ -11,7 +11,7 @@ from websockets.frames import Close
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from tests.e2e.clients import H2, Stream, Wire
+from tests.e2e.clients import DEADLINE, H2, Stream, Wire
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -45,7 +45,7 @@ def connect(server: Server) -> Connect:
 
     def opened(path: str, **options: object) -> AbstractContextManager[ClientConnection]:
         return websockets.sync.client.connect(  # type: ignore[arg-type]
-            f"{url}/ws/{path}", proxy=None, **options
+            f"{url}/ws/{path}", proxy=None, open_timeout=DEADLINE, **options
         )
 
     return opened
@@ -54,7 +54,7 @@ def connect(server: Server) -> Connect:
 def end_of(chat: ClientConnection) -> Close:
     """Return the close frame that the server sends."""
     with pytest.raises(ConnectionClosed) as closed:
-        chat.recv(timeout=30.0)
+        chat.recv(timeout=DEADLINE)
     assert closed.value.rcvd is not None, "the connection ended without a close frame"
     return closed.value.rcvd
 
@@ -72,7 +72,7 @@ def test_text_and_bytes_come_back(connect: Connect) -> None:
             assert chat.recv() == message
         chat.send(iter(["in ", "three ", "parts"]))
         assert chat.recv() == "in three parts"
-        assert chat.ping().wait(30.0)
+        assert chat.ping().wait(DEADLINE)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, ""), (4001, "enough")])
