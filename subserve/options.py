@@ -49,6 +49,11 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES[(match[2] or "").lower()]
 
 
+def parse_limit(text: str) -> int:
+    """Read a size, or ``off``, which is 0."""
+    return 0 if text.strip().lower() in {"off", "0"} else parse_size(text)
+
+
 def parse_count(text: str) -> int:
     """Read a whole number of at least 1."""
     if _COUNT.fullmatch(text.strip()) is None or not 1 <= int(text) <= _MAX_COUNT:
@@ -240,7 +245,28 @@ class Config:
     )
     keep_alive_timeout: float = _option(
         75.0,
-        "Time a connection may stay without a complete request head; keep it above the proxy's.",
+        "Time a connection may stay idle between requests; keep it above the proxy's.",
+        group="time",
+        parse=parse_duration,
+        metavar="TIME",
+    )
+    header_timeout: float = _option(
+        10.0,
+        "Time a client may take for a request head, all in all, and to begin its first one.",
+        group="time",
+        parse=parse_duration,
+        metavar="TIME",
+    )
+    body_timeout: float = _option(
+        30.0,
+        "Time that a request body may stand still while the server waits for more of it.",
+        group="time",
+        parse=parse_duration,
+        metavar="TIME",
+    )
+    write_timeout: float = _option(
+        30.0,
+        "Time that a response may stand still because its client does not read.",
         group="time",
         parse=parse_duration,
         metavar="TIME",
@@ -253,6 +279,21 @@ class Config:
         parse=parse_size,
         metavar="SIZE",
         default_text="32KiB",
+    )
+    max_header_count: int = _option(
+        100,
+        "Most header fields that a request may have.",
+        group="limits",
+        parse=parse_count,
+        metavar="N",
+    )
+    max_body_bytes: int = _option(
+        0,
+        "Largest request body that is accepted over HTTP/1.1, or off.",
+        group="limits",
+        parse=parse_limit,
+        metavar="SIZE|off",
+        default_text="off",
     )
     ws_max_message_bytes: int = _option(
         16 * 1024 * 1024,

@@ -28,17 +28,20 @@ class Counter(IntEnum):
 
 
 class Row:
-    """A worker's counters.  Each only ever grows; differences of two tell what is open now."""
+    """A worker's counters.  Each only ever grows; differences of two tell what is open now.
+
+    `cells` are the counters by place, for where a call for each would cost too much.
+    """
 
     def __init__(self, cells: memoryview) -> None:
-        self._cells = cells
+        self.cells = cells
 
     def add(self, counter: Counter) -> None:
         """Count one more; only the counter's one writer may call it."""
-        self._cells[counter] += 1
+        self.cells[counter] += 1
 
     def __getitem__(self, counter: Counter) -> int:
-        value: int = self._cells[counter]
+        value: int = self.cells[counter]
         return value
 
     @property

@@ -1,7 +1,9 @@
 """TLS as a front-line server speaks it."""
 
+import re
 import ssl
 from pathlib import Path
+from typing import Any
 
 from subserve.errors import ConfigError
 from subserve.options import Config
@@ -10,6 +12,24 @@ ALPN_PROTOCOLS = ["h2", "http/1.1"]
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds; a client that takes longer for its handshake is dropped.  Not measured."""
+
+_PEM_END = "-----END CERTIFICATE-----"
+
+_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+"""As they stand in the protocol (RFC 8446, section 4.1.2)."""
+
+_SHORT = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+}
+"""RFC 4514, section 3."""
 
 _VERIFY_MODES = {
     "none": ssl.CERT_NONE,
@@ -95,3 +115,58 @@ def _cause_in_system(error: Exception) -> str | None:
 
 def _holds(path: str, mark: bytes) -> bool:
     return mark in Path(path).read_bytes()
+
+
+def has_agreed_on_http2(secured: ssl.SSLObject) -> bool:
+    """Tell whether ALPN (RFC 7301) has chosen HTTP/2."""
+    return secured.selected_alpn_protocol() == "h2"
+
+
+def certificate_text(config: Config) -> str:
+    """Return the server's own certificate, the first in its file, as PEM."""
+    text = Path(config.certfile).read_text(encoding="ascii", errors="replace")
+    begin = text.index("-----BEGIN CERTIFICATE-----")
+    end = text.index(_PEM_END, begin) + len(_PEM_END)
+    return text[begin:end] + "\n"
+
+
+def asgi_extension(secured: ssl.SSLObject, certificate: str | None) -> dict[str, Any]:
+    """Return what an app may know of a connection's TLS: the ASGI TLS extension, version 0.2.
+
+    `certificate` is the server's own, as PEM.  Without a certificate of the client the chain is
+    empty and its name None.
+    """
+    chain = secured.get_verified_chain()
+    peer = secured.getpeercert()
+    return {
+        "server_cert": certificate,
+        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der) for der in chain],
+        "client_cert_name": _distinguished_name(peer["subject"]) if peer else None,
+        "client_cert_error": None,  # one that does not verify ends the handshake
+        "tls_version": _VERSIONS.get(secured.version() or ""),
+        "cipher_suite": _cipher_number(secured),
+    }
+
+
+def _cipher_number(secured: ssl.SSLObject) -> int | None:
+    cipher = secured.cipher()
+    for known in secured.context.get_ciphers():
+        if cipher is not None and known["name"] == cipher[0]:
+            return int(known["id"]) & 0xFFFF  # OpenSSL puts a prefix of its own before it
+    return None
+
+
+def _distinguished_name(subject: Any) -> str:
+    """Return a name as RFC 4514 writes it: the most specific part first."""
+    return ",".join(
+        "+".join(f"{_SHORT.get(kind, kind)}={_escaped(value)}" for kind, value in part)
+        for part in reversed(subject)
+    )
+
+
+def _escaped(value: str) -> str:
+    """Escape what has a meaning in a name (RFC 4514, section 2.4)."""
+    text = re.sub(r'[,+"\\<>;]', r"\\\g<0>", value).replace("\0", "\\00")
+    if text.startswith((" ", "#")):
+        text = f"\\{text}"
+    return f"{text[:-1]}\\ " if text.endswith(" ") and len(text) > 1 else text

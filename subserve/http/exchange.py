@@ -63,7 +63,7 @@ class Exchanges:
         """Run the app for one request or WebSocket; raises nothing but cancellation."""
         self._row.add(Counter.REQUESTS_STARTED)
         if self._root_path:
-            _mount(scope, self._root_path)
+            mount(scope, self._root_path)
         kind = _WebSocket if scope["type"] == "websocket" else _Request
         exchange = kind(scope, receive, send, self._drained)
         task = asyncio.current_task()
@@ -71,9 +71,9 @@ class Exchanges:
             await exchange.run(self._app)
         except BaseException as error:
             # BaseException: sys.exit() in a handler must not reach the event loop, and end it.
-            if _ends_task(error, task):
+            if ends_task(error, task):
                 raise
-            if _is_client_gone(error):
+            if is_client_gone(error):
                 log.debug("%s: the client has gone", scope["path"])
                 return
             log.exception(
@@ -88,7 +88,7 @@ class Exchanges:
             self._row.add(Counter.REQUESTS_FINISHED)
 
 
-def _ends_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+def ends_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     """Tell whether the server ends `task` by this error, rather than the app raising it."""
     match error:
         case asyncio.CancelledError():
@@ -102,7 +102,7 @@ def _ends_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     return False
 
 
-def _is_client_gone(error: BaseException) -> bool:
+def is_client_gone(error: BaseException) -> bool:
     """Tell whether `error` is a `ClientGone`, a group of them, or was raised because of one."""
     seen: set[int] = set()  # a chain may be a ring
     link: BaseException | None = error
@@ -110,7 +110,7 @@ def _is_client_gone(error: BaseException) -> bool:
         if isinstance(link, ClientGone):
             return True
         if isinstance(link, BaseExceptionGroup):
-            return all(map(_is_client_gone, link.exceptions))
+            return all(map(is_client_gone, link.exceptions))
         seen.add(id(link))
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return False
@@ -126,7 +126,7 @@ def _checked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
     return pairs
 
 
-def _mount(scope: Scope, root_path: str) -> None:
+def mount(scope: Scope, root_path: str) -> None:
     """Put the app under `root_path`, whether or not the proxy has stripped it from the path."""
     scope["root_path"] = root_path
     path = scope["path"]

@@ -1,11 +1,11 @@
-"""The worker's connections: taken over from the coordinator, served by a lane, drained."""
+"""The worker's connections: taken over from the coordinator, given to a lane, drained."""
 
 import asyncio
 import logging
 import socket
 import ssl
-from typing import Protocol
 
+from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
 from subserve.tls import HANDSHAKE_TIMEOUT
 
@@ -17,39 +17,28 @@ _READ_BYTES = 4096
 CUT_OFF_TIMEOUT = 0.3
 """Seconds that an app is given to end after its connection was cut off.  Not measured."""
 
-
 HANDSHAKE_GRACE = 1.0
 """Seconds that a TLS handshake may still take when the worker drains.  Not measured."""
-
-
-class Lane(Protocol):
-    """What speaks HTTP over a connection."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
-
-    async def drain(self) -> None:
-        """Let each connection end when its requests are answered."""
 
 
 class Connections:
     """All connections of one worker.  Lives in the loop's thread."""
 
     def __init__(
-        self, source: socket.socket, lane: Lane, row: Row, tls: ssl.SSLContext | None
+        self, source: socket.socket, lane: Lane, row: Row, context: ssl.SSLContext | None
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._source = source
         self._source.setblocking(False)
         self._lane = lane
         self._row = row
-        self._tls = tls
+        self._context = context
         self._rest = b""
         self._all_arrived: asyncio.Future[None] = self._loop.create_future()
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter | None] = {}
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return self._row.connections
 
     def start(self) -> None:
         """Begin to take connections over."""
@@ -59,11 +48,13 @@ class Connections:
         """Let the connections end by `deadline` (loop time); cut off the rest and count them."""
         # The coordinator has closed its end; what it had handed over until then is served.
         await self._all_arrived
-        await self._lane.drain()
+        self._lane.begin_drain()
         self._loop.call_later(HANDSHAKE_GRACE, self._drop_handshakes)
-        if self._open:
-            await asyncio.wait(self._open, timeout=max(0.0, deadline - self._loop.time()))
-        return await self._cut_off() if self._open else 0
+        if self._handshakes:
+            left = max(0.0, deadline - self._loop.time())
+            await asyncio.wait(self._handshakes, timeout=left)
+        await self._lane.ended(deadline)
+        return await self._lane.cut_off(CUT_OFF_TIMEOUT)
 
     def _arrived(self) -> None:
         data = self._source.recv(_READ_BYTES)
@@ -81,55 +72,29 @@ class Connections:
     def _take_over(self, fd: int) -> None:
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        task = self._loop.create_task(self._serve(sock))
-        self._open[task] = None
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._open[task]
-        self._row.add(Counter.CONNECTIONS_CLOSED)
-        if task.cancelled():
+        if self._context is None and isinstance(self._loop, asyncio.SelectorEventLoop):
+            # What `connect_accepted_socket` does, less the task and the future it takes for it.
+            self._loop._make_socket_transport(sock, self._lane.connection())  # type: ignore[attr-defined]
             return
-        error = task.exception()
-        if error is not None:
-            log.warning("a connection ended by an error", exc_info=error)
+        task = asyncio.Task(self._connect(sock), loop=self._loop, eager_start=True)
+        if not task.done():
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
 
-    async def _serve(self, sock: socket.socket) -> None:
-        reader = asyncio.StreamReader(loop=self._loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
+    async def _connect(self, sock: socket.socket) -> None:
+        timeout = HANDSHAKE_TIMEOUT if self._context is not None else None
         try:
-            transport, _ = await self._loop.connect_accepted_socket(
-                lambda: protocol,
-                sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._tls else None,
+            await self._loop.connect_accepted_socket(
+                self._lane.connection, sock, ssl=self._context, ssl_handshake_timeout=timeout
             )
-        except (OSError, EOFError) as error:  # ssl.SSLError is an OSError
+        except (OSError, EOFError, asyncio.CancelledError) as error:  # ssl.SSLError is an OSError
             log.debug("handshake failed: %s", error)
             sock.close()
-            return
-        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
-        task = asyncio.current_task(self._loop)
-        assert task is not None
-        self._open[task] = writer
-        try:
-            await self._lane.serve(reader, writer)
-        finally:
-            transport.close()
+            self._row.add(Counter.CONNECTIONS_CLOSED)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     def _drop_handshakes(self) -> None:
         """At a drain, do not wait for clients that have not even finished their TLS handshake."""
-        for task, writer in self._open.items():
-            if writer is None:
-                task.cancel()
-
-    async def _cut_off(self) -> int:
-        """Abort what is open, and cancel what then still runs."""
-        count = len(self._open)
-        for writer in self._open.values():
-            if writer is not None:
-                writer.transport.abort()
-        for task in self._open:
+        for task in self._handshakes:
             task.cancel()
-        await asyncio.wait(self._open, timeout=CUT_OFF_TIMEOUT)
-        return count

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from subserve import app as app_module
@@ -11,8 +12,10 @@ from subserve import log as subserve_log
 from subserve import tls
 from subserve.assignment import Assignment
 from subserve.channel import Channel
-from subserve.http.exchange import Exchanges
-from subserve.http.hypercorn_lane import HypercornLane
+from subserve.http.access import AccessLog
+from subserve.http.h1.asgi import AsgiRequest
+from subserve.http.h1.lane import Lane
+from subserve.http.others import OtherProtocols
 from subserve.http.wsgi import WsgiApp
 from subserve.messages import Ready
 from subserve.scoreboard import Counter, Row
@@ -55,8 +58,7 @@ class Runner:
         context = tls.server_context(config) if config.certfile else None
         await lifespan.startup(config.startup_timeout)
 
-        exchanges = Exchanges(self._app, self._row, config.root_path)
-        lane = HypercornLane(exchanges, config, lifespan.state, access)
+        lane = self._lane(lifespan.state, access)
         connections = Connections(self._source, lane, self._row, context)
 
         def on_drain(timeout: float) -> None:
@@ -70,7 +72,7 @@ class Runner:
             self._channel.send(Ready(self._interface))
 
             deadline = await drain_asked + loop.time()
-            await self._drain(exchanges, connections, deadline)
+            await self._drain(connections, deadline)
             await lifespan.shutdown(max(LIFESPAN_MARGIN, deadline + LIFESPAN_MARGIN - loop.time()))
         finally:
             control.stop()
@@ -82,9 +84,14 @@ class Runner:
             self._row[Counter.CONNECTIONS_CLOSED],
         )
 
-    async def _drain(self, exchanges: Exchanges, connections: Connections, deadline: float) -> None:
+    def _lane(self, state: dict[str, Any], access: logging.Logger | None) -> Lane:
+        config = self._config
+        others = OtherProtocols(self._app, config, state, access, self._row)
+        access_log = AccessLog(access, config.access_log_format) if access is not None else None
+        return Lane(config, self._row, access_log, partial(AsgiRequest, self._app, state), others)
+
+    async def _drain(self, connections: Connections, deadline: float) -> None:
         log.info("draining %d connections, %d requests", len(connections), self._row.requests)
-        exchanges.drain()
         if cut := await connections.drain(deadline):
             log.warning(
                 "%d connections were cut off when the graceful timeout was over; "

@@ -1,0 +1,589 @@
+"""One HTTP/1 connection: from bytes to requests, in order, and to its end.
+
+Interpreter: the worker's.  Thread: the loop's, but for the methods of a request that say otherwise.
+
+::
+
+    IDLE -> HEAD -> ACTIVE -> IDLE ...          a request after the other
+                      |
+                      +-> LINGERING -> CLOSING  our last words are out, theirs are dropped
+    IDLE, HEAD -> HANDED_OVER                   HTTP/2, WebSocket: another lane goes on
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, override
+
+from subserve import tls
+from subserve.http.h1.chunked import ChunkedDecoder
+from subserve.http.h1.head import (
+    HTTP2_PREFACE,
+    VERSION_NOT_SUPPORTED,
+    Fields,
+    Refused,
+    check_first_byte,
+    check_version,
+    find_end,
+    parse_fields,
+    parse_request_line,
+    parse_target,
+)
+from subserve.http.h1.response import error_response
+
+if TYPE_CHECKING:
+    from subserve.http.h1.lane import Lane
+
+log = logging.getLogger("subserve.http")
+
+MAX_UNREAD_BYTES: Final = 64 * 1024
+"""How much of a body, or of requests to come, waits in memory before reading pauses."""
+
+MAX_DISCARDED_BYTES: Final = 64 * 1024
+"""How much of a body that nobody wants is read to keep the connection.  Not measured."""
+
+REQUESTS_PER_TURN: Final = 16
+"""How many pipelined requests are begun before other connections have their turn."""
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    IDLE = auto()
+    """Between requests; nothing of the next has come."""
+    HEAD = auto()
+    """A part of a head has come."""
+    ACTIVE = auto()
+    """A request is being served."""
+    LINGERING = auto()
+    """Our last words are out; what the client still sends is dropped (RFC 9112, section 9.6)."""
+    CLOSING = auto()
+    """Closed, but for what the client has not taken yet."""
+    HANDED_OVER = auto()
+    """Another lane serves it."""
+
+
+class Request(Protocol):
+    """One request while it is served, whatever the app speaks."""
+
+    def feed(self, piece: bytes) -> None:
+        """Take a part of the body in."""
+
+    def body_ended(self) -> None:
+        """Take note that the body is complete."""
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of the body waits for the app."""
+
+    def start(self) -> None:
+        """Begin to run the app."""
+
+    def client_left(self) -> None:
+        """Take note that no more will come from the client, or that it has gone."""
+
+    def drain(self) -> None:
+        """Take note that the worker drains."""
+
+    def refuse(self, status: int) -> bool:
+        """Answer `status` in the app's place; False where its response has begun."""
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests, has them served one at a time, and keeps to the time-outs of its lane.
+
+    `since` is when its state began, or its client last did what it is waited for, as the lane's
+    sweep tells the time.
+    """
+
+    __slots__ = (
+        "_blank_line",
+        "_body_bytes",
+        "_body_left",
+        "_buffer",
+        "_decoder",
+        "_eof",
+        "_fields",
+        "_flushed",
+        "_in_turn",
+        "_reading_paused",
+        "_searched",
+        "_writable",
+        "client",
+        "keep_alive",
+        "lane",
+        "lost",
+        "request",
+        "scheme",
+        "served",
+        "server",
+        "since",
+        "state",
+        "tls",
+        "transport",
+        "write_since",
+        "written",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.state = State.IDLE
+        self.request: Request | None = None
+        self.keep_alive = False
+        self.lost = False
+        self.served = 0
+        self.since = self.write_since = lane.now
+        self.written = 0  # bytes
+        self._flushed = 0  # of those
+        self._buffer = b""
+        self._searched = 0
+        self._blank_line = False
+        self._fields: Fields | None = None
+        self._body_left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._eof = False
+        self._in_turn = False
+        self._reading_paused = False
+        self._writable: asyncio.Event | None = None
+
+    # ---- the transport's side
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.lane.opened(self)
+        info = transport.get_extra_info
+        peer, local = info("peername"), info("sockname")
+        self.client: tuple[str, int] | None = peer[:2] if isinstance(peer, tuple) else None
+        self.server: tuple[str, int | None] | None
+        self.server = local[:2] if isinstance(local, tuple) else (local, None) if local else None
+        self.tls: dict[str, Any] | None = None  # the ASGI extension
+        self.scheme = "http"
+        if (secured := info("ssl_object")) is not None:
+            self.tls = tls.asgi_extension(secured, self.lane.certificate)
+            self.scheme = "https"
+            if tls.has_agreed_on_http2(secured):
+                self._hand_over(b"")
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state is State.ACTIVE:
+            try:
+                self._take_body(data)
+            except Refused as refusal:
+                self._refuse(refusal)
+        elif state is State.IDLE or state is State.HEAD:
+            self._take_requests(self._buffer + data if self._buffer else data)
+
+    @override
+    def eof_received(self) -> bool:
+        """Keep the way back open while a request is served: some clients shut down theirs."""
+        self._eof = True
+        if self.state is State.ACTIVE and self.request is not None:
+            self.request.client_left()
+            return self.tls is None
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.keep_alive = False
+        if self.state is State.HANDED_OVER:
+            return
+        if exc is not None:
+            log.debug("a connection broke: %s", exc)
+        self.state = State.CLOSING
+        self.lane.closed(self)
+        if self._writable is not None:
+            self._writable.set()
+        if self.request is not None:
+            self.request.client_left()
+            self.request = None
+
+    @override
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        if self._buffer and self.state is not State.ACTIVE:
+            self._schedule_resume()
+
+    # ---- requests
+
+    def _take_requests(self, data: bytes) -> None:
+        """Serve what `data` holds, as far as it goes without waiting."""
+        self._in_turn = True
+        try:
+            for _ in range(REQUESTS_PER_TURN):
+                data = self._take_request(data)
+                if not data:
+                    return
+            self._buffer = data
+            self._schedule_resume()
+        except Refused as refusal:
+            self._refuse(refusal)
+        finally:
+            self._in_turn = False
+
+    def _take_request(self, data: bytes) -> bytes:
+        """Begin the request that `data` begins with; return what comes behind one that is over."""
+        if not self._blank_line and data[0] == 0x0D:
+            # One that came behind the body of the request before (RFC 9112, section 2.2).
+            if data[:2] == b"\r\n":
+                data = data[2:]
+                self._blank_line = True
+                if not data:
+                    self._buffer = b""
+                    return b""
+            elif len(data) > 1:
+                raise Refused(400, "a bare CR")
+        lane = self.lane
+        end = find_end(data, self._searched, lane.max_header_bytes)
+        if end < 0:
+            check_first_byte(data)
+            self._wait_for_head(data)
+            return b""
+        self._searched = 0
+        line_end = data.find(b"\r\n")
+        block = data[line_end + 2 : end - 2]
+        fields = self._fields
+        if fields is None or fields.block != block:
+            # A client on a connection that it keeps mostly sends the same header fields again.
+            self._fields = fields = parse_fields(block, lane.max_header_count)
+        try:
+            method, target, version = parse_request_line(data[:line_end])
+        except Refused as refusal:
+            if refusal.status == VERSION_NOT_SUPPORTED and data.startswith(HTTP2_PREFACE):
+                return self._take_preface(data)
+            raise
+        path, raw_path, query, authority = parse_target(method, target)
+        if not fields.plain or version == "1.0":
+            check_version(fields, version)
+            if self._is_for_another_lane(method, version, fields):
+                self._hand_over(data)
+                return b""
+        self._blank_line = False
+        self.keep_alive = fields.keep_alive if version == "1.0" else not fields.close
+        if fields.length is not None and fields.length > lane.max_body_bytes:
+            raise Refused(413, "a body that is too large")
+        if authority is not None and authority != fields.host:
+            fields = fields.with_host(authority)
+        request = lane.request(self, method, path, raw_path, query, version, fields)
+        self.request = request
+        self.state = State.ACTIVE
+        rest = data[end:]
+        self._buffer = b""
+        if fields.length:
+            self._body_left = fields.length
+            self._take_body(rest)
+        elif fields.chunked:
+            self._body_bytes = 0
+            self._decoder = ChunkedDecoder(lane.max_header_bytes, lane.max_header_count)
+            self._take_body(rest)
+        else:
+            request.body_ended()
+            self._buffer = rest
+        request.start()
+        if self.state is State.IDLE and self._writable is None:
+            rest, self._buffer = self._buffer, b""
+            return rest
+        return b""
+
+    def _wait_for_head(self, data: bytes) -> None:
+        self._buffer = data
+        self._searched = max(0, len(data) - 3)
+        if self.state is State.IDLE:
+            self.state = State.HEAD
+            self.since = self.lane.now
+
+    def _take_preface(self, data: bytes) -> bytes:
+        if self.served or self.tls is not None:
+            raise Refused(VERSION_NOT_SUPPORTED, "HTTP/2 where HTTP/1.1 was agreed on")
+        self._hand_over(data)
+        return b""
+
+    def _is_for_another_lane(self, method: str, version: str, fields: Fields) -> bool:
+        if not fields.upgrade or version != "1.1" or fields.length or fields.chunked:
+            return False
+        if fields.upgrade == b"websocket":
+            return method == "GET"
+        settings = any(name == b"http2-settings" for name, _ in fields.headers)
+        return fields.upgrade == b"h2c" and settings and self.tls is None
+
+    def _hand_over(self, data: bytes) -> None:
+        self.state = State.HANDED_OVER
+        self._buffer = b""
+        self.lane.hand_over(self, data)
+
+    def _schedule_resume(self) -> None:
+        # In a context of its own: the next request must not see the variables of this one.
+        self.lane.loop.call_soon(self._resume, context=self.lane.context)
+
+    def _resume(self) -> None:
+        if self.state in {State.IDLE, State.HEAD} and self._buffer and self._writable is None:
+            self._take_requests(self._buffer)
+
+    # ---- bodies
+
+    def _take_body(self, data: bytes) -> None:
+        """Give the request its share of `data`, and keep the rest for the next one."""
+        request = self.request
+        assert request is not None
+        self.since = self.lane.now
+        if self._body_left:
+            piece = data[: self._body_left]
+            self._body_left -= len(piece)
+            if piece:
+                request.feed(piece)
+            if self._body_left:
+                self._bound_unread(request.unread_bytes)
+                return
+            request.body_ended()
+            data = data[len(piece) :]
+        elif self._decoder is not None:
+            pieces, data = self._decoder.feed(data)
+            self._body_bytes += sum(map(len, pieces))
+            if self._body_bytes > self.lane.max_body_bytes:
+                raise Refused(413, "a body that is too large")
+            for piece in pieces:
+                request.feed(piece)
+            if not self._decoder.complete:
+                self._bound_unread(request.unread_bytes)
+                return
+            self._decoder = None
+            request.body_ended()
+        if data:
+            self._buffer += data
+            self._bound_unread(len(self._buffer))
+
+    @property
+    def body_pending(self) -> bool:
+        """Whether a part of the request's body has not come yet."""
+        return self._body_left > 0 or self._decoder is not None
+
+    def _bound_unread(self, size: int) -> None:
+        if size > MAX_UNREAD_BYTES and not self._reading_paused and not self._eof:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Read again: the app has taken what had come."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self.since = self.lane.now
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether it is the client's turn: more of the body is to come, and we read."""
+        return self.body_pending and not self._reading_paused
+
+    # ---- responses
+
+    def write(self, data: bytes) -> None:
+        """Send `data` behind what was sent before."""
+        self.written += len(data)
+        self.transport.write(data)
+
+    def write_parts(self, parts: list[bytes]) -> None:
+        """Send `parts` without putting them together first: one of them is large."""
+        self.written += sum(map(len, parts))
+        self.transport.writelines(parts)
+
+    @property
+    def writable(self) -> asyncio.Event | None:
+        """What to wait for before more is written; None where that may be now."""
+        return self._writable
+
+    async def flushed(self) -> None:
+        """Wait until the kernel has all that was written, or the client has gone."""
+        self.transport.set_write_buffer_limits(high=0)
+        try:
+            if self._writable is not None:
+                await self._writable.wait()
+        finally:
+            self.transport.set_write_buffer_limits()
+
+    @property
+    def may_keep_alive(self) -> bool:
+        """Whether the connection can go on after the response that begins now."""
+        if not self.keep_alive or ((self._eof or self.lane.draining) and not self._buffer):
+            return False
+        return self._decoder is None and self._body_left <= MAX_DISCARDED_BYTES
+
+    def response_ended(self, *, keep_alive: bool) -> None:
+        """Go on to the next request, or close."""
+        self.served += 1
+        self.since = self.lane.now
+        if not keep_alive or self.lost:
+            self.request = None
+            if not self.lost:
+                self._close_after_response()
+        elif self._body_left:
+            self.request = _Discarding(self)
+            self.read_on()
+        else:
+            self.await_request()
+
+    def await_request(self) -> None:
+        """Be ready for the next request, or go on with the one that has come already."""
+        self.request = None
+        self.state = State.IDLE
+        self.read_on()
+        if self._buffer and not self._in_turn:
+            self._schedule_resume()
+        elif self._eof and not self._buffer:
+            self.transport.close()
+
+    def _close_after_response(self) -> None:
+        unread = bool(self._buffer) or self.body_pending
+        if self.lane.draining or unread:
+            self.linger(unread=unread)
+        else:
+            # The client wanted it so, and sends no more.
+            self.state = State.CLOSING
+            self.transport.close()
+
+    def linger(self, *, unread: bool) -> None:
+        """Say that we send no more, and drop what comes until the client has seen that.
+
+        Closing on what is unread would reset the connection, and take with it what the client has
+        not read yet (RFC 9112, section 9.6).  `unread` says that there is more to come for certain.
+        """
+        self._drop_input()
+        if self.lost or self.transport.is_closing():
+            return
+        if self._eof or (self.tls is not None and not unread):
+            self.state = State.CLOSING
+            self.transport.close()
+            return
+        self.state = State.LINGERING
+        self.since = self.lane.now
+        if self.tls is None:
+            # TLS knows no half-closed connection here: the client closes, or the time runs out.
+            with contextlib.suppress(OSError, RuntimeError):  # the client has gone
+                self.transport.write_eof()
+        self.read_on()
+
+    def _drop_input(self) -> None:
+        self._buffer = b""
+        self._body_left = 0
+        self._decoder = None
+        self.keep_alive = False
+
+    def break_off(self, *, reset: bool) -> None:
+        """End a response that cannot be completed so that the client notices.
+
+        `reset`: nothing but the end of the connection marks the end of the response, so the client
+        has to see that it is not an orderly one.
+        """
+        self.request = None
+        self._drop_input()
+        if self.lost:
+            return
+        self.state = State.CLOSING
+        if reset:
+            fd = self.transport.get_extra_info("socket").fileno()
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _refuse(self, refusal: Refused) -> None:
+        log.debug("refused with %d: %s", refusal.status, refusal.reason)
+        self.refuse(refusal.status)
+
+    def refuse(self, status: int) -> None:
+        """Answer `status` and close; where a response has begun, only close."""
+        request, self.request = self.request, None
+        if request is None:
+            self.write(error_response(status, self.lane.clock.line()))
+        elif not request.refuse(status):
+            self.break_off(reset=False)
+            request.client_left()
+            return
+        self.linger(unread=True)
+        if request is not None:
+            request.client_left()
+
+    # ---- time
+
+    def check_time(self, now: float) -> None:
+        """Act on what is overdue at `now`; called by the sweep."""
+        lane = self.lane
+        state = self.state
+        elapsed = now - self.since
+        if state is State.IDLE:
+            timeout = lane.keep_alive_timeout if self.served else lane.header_timeout
+            if elapsed > timeout and not self._writing_stalled(now):
+                self.linger(unread=False)
+        elif state is State.HEAD:
+            if elapsed > lane.header_timeout:
+                self.refuse(408)
+        elif state is State.ACTIVE:
+            if self._writing_stalled(now):
+                return
+            if self.waits_for_body and elapsed > lane.body_timeout:
+                log.debug("a body stood still")
+                self.refuse(408)
+        elif not self._writing_stalled(now) and state is State.LINGERING:
+            if self.transport.get_write_buffer_size():
+                self.since = now  # it lingers once all is out
+            elif elapsed > lane.linger_timeout:
+                self.state = State.CLOSING
+                self.transport.close()
+
+    def _writing_stalled(self, now: float) -> bool:
+        """Cut off a client that takes nothing of what waits for it; tell whether it was."""
+        waiting = self.transport.get_write_buffer_size()
+        flushed = self.written - waiting
+        if waiting == 0 or flushed != self._flushed:
+            self._flushed = flushed
+            self.write_since = now
+            return False
+        if now - self.write_since <= self.lane.write_timeout:
+            return False
+        log.debug("a client has stopped reading")
+        self.state = State.CLOSING
+        self.transport.abort()
+        return True
+
+
+class _Discarding:
+    """Takes the place of a request that is answered, until the rest of its body has come."""
+
+    unread_bytes = 0
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def feed(self, piece: bytes) -> None:
+        """Drop it."""
+
+    def body_ended(self) -> None:
+        self._connection.await_request()
+
+    def start(self) -> None:
+        raise AssertionError("it is never begun")
+
+    def client_left(self) -> None:
+        self._connection.keep_alive = False
+
+    def drain(self) -> None:
+        """Nothing to do: `body_ended` looks."""
+
+    def refuse(self, status: int) -> bool:
+        return False
