@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from subserve.http.exchange import App, ClientGone, Message, ends_task, is_client_gone, mount
 from subserve.http.h1.files import send_file
-from subserve.http.h1.response import (
-    CHUNKED,
-    CLOSE,
-    CONTINUE,
-    KEEP_ALIVE,
-    ResponseHead,
-    error_response,
-)
+from subserve.http.h1.framing import Framing
+from subserve.http.h1.response import CONTINUE, ResponseHead, error_response
 from subserve.scoreboard import Counter
 
 if TYPE_CHECKING:
@@ -28,9 +22,6 @@ log = logging.getLogger("subserve.app")
 WRITES_PER_TURN: Final = 16
 """How often in a row an app may write without a turn of the event loop: a client that reads as fast
 as an app writes would have the loop for itself."""
-
-LARGE_BYTES: Final = 16 * 1024
-"""From here on a body is not copied behind its head, but written beside it."""
 
 _STARTED = int(Counter.REQUESTS_STARTED)
 _FINISHED = int(Counter.REQUESTS_FINISHED)
@@ -45,28 +36,19 @@ class AsgiRequest:
 
     __slots__ = (
         "_app",
-        "_begun",
-        "_bodiless",
         "_body_complete",
         "_body_delivered",
-        "_chunked",
-        "_close",
         "_connection",
         "_ended_at_drain",
         "_expect_continue",
-        "_fields",
-        "_finished",
+        "_framing",
         "_gone",
-        "_head",
         "_news",
         "_pieces",
         "_scope",
-        "_sent_bytes",
         "_started_at",
-        "_trailer_lines",
-        "_trailers",
+        "_trailers_accepted",
         "_unread_bytes",
-        "_version",
         "_writes",
     )
 
@@ -84,29 +66,23 @@ class AsgiRequest:
     ) -> None:
         self._app = app
         self._connection = connection
-        self._fields = fields
-        self._version = version
+        self._framing = Framing(method, version)
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
         self._body_complete = False
         self._body_delivered = False
         self._expect_continue = fields.expect_continue
-        self._head: ResponseHead | None = None
-        self._trailers = False
-        self._trailer_lines = b""
-        self._begun = False
-        self._finished = False
+        self._trailers_accepted = fields.trailers_accepted and version == "1.1"
         self._gone = False
         self._ended_at_drain = False
         self._news: asyncio.Event | None = None
-        self._sent_bytes = 0
         self._writes = 0
         lane = connection.lane
         extensions: dict[str, Any] = {
             "http.response.early_hint": {},
             "http.response.pathsend": {},
         }
-        if fields.trailers_accepted and version == "1.1":
+        if self._trailers_accepted:
             extensions["http.response.trailers"] = {}
         if connection.tls is not None:
             extensions["tls"] = connection.tls.copy()
@@ -140,7 +116,7 @@ class AsgiRequest:
 
     def feed(self, piece: bytes) -> None:
         """Take a part of the body in; drop it once nobody will ask for it."""
-        if not self._finished:
+        if not self._framing.finished:
             self._pieces.append(piece)
             self._unread_bytes += len(piece)
             self._tell()
@@ -165,12 +141,12 @@ class AsgiRequest:
 
     def refuse(self, status: int) -> bool:
         """Answer `status` in the app's place; False where its response has begun."""
-        if self._begun:
+        if self._framing.begun:
             return False
-        self._begun = self._finished = True
+        self._framing.begun = self._framing.finished = True
         connection = self._connection
         connection.write(error_response(status, connection.lane.clock.line()))
-        self._log(status, 0)
+        self._log(status, 0, b"")
         return True
 
     def _tell(self) -> None:
@@ -190,7 +166,7 @@ class AsgiRequest:
         cells[_STARTED] += 1
         try:
             await self._app(self._scope, self.receive, self.send)
-            if not self._finished:
+            if not self._framing.finished:
                 await self._end_for_the_app()
         except BaseException as error:  # noqa: BLE001  logged in `_failed`
             # sys.exit() in a handler must not reach the event loop, and end it.
@@ -199,9 +175,9 @@ class AsgiRequest:
             cells[_FINISHED] += 1
 
     async def _end_for_the_app(self) -> None:
-        if self._ended_at_drain and self._begun:
+        if self._ended_at_drain and self._framing.begun:
             # To the app its client has gone; to the client this is the end, not a broken response.
-            await self._send_part(b"", more=False)
+            await self._send_body(b"", more=False)
         elif not self._gone:
             scope = self._scope
             log.error("%s %s: the app returned too early", scope["method"], scope["path"])
@@ -209,8 +185,7 @@ class AsgiRequest:
 
     async def _failed(self, error: BaseException) -> None:
         if ends_task(error, asyncio.current_task()):
-            if not self._finished:
-                self._connection.break_off(reset=not self._has_end)
+            self._cut_short()
             raise error
         if is_client_gone(error):
             log.debug("%s: the client has gone", self._scope["path"])
@@ -227,39 +202,36 @@ class AsgiRequest:
 
     def _answer_500(self) -> None:
         """Answer 500, or cut a response short that has begun."""
-        if self._finished:
+        framing = self._framing
+        if framing.finished:
             return
-        if self._begun or self._connection.lost:
+        if framing.begun or self._connection.gone:
             self._cut_short()
             return
-        self._head = None
-        text = b"Internal Server Error\n"
-        self._begin(500, [(b"content-type", b"text/plain; charset=utf-8")], trailers=False)
-        self._send_whole(text)
+        framing.restart()
+        framing.start(500, [(b"content-type", b"text/plain; charset=utf-8")])
+        self._write_whole(b"Internal Server Error\n")
 
     def _cut_short(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._connection.break_off(reset=not self._has_end)
-
-    @property
-    def _has_end(self) -> bool:
-        """Whether the client can tell a complete response from one that was cut short."""
-        return self._chunked or (self._head is not None and self._head.length is not None)
+        framing = self._framing
+        if not framing.finished:
+            framing.finished = True
+            self._connection.break_off(reset=framing.begun and not framing.self_delimiting)
 
     async def receive(self) -> Message:
         """Return the next part of the body, or that the client has gone, waiting for it."""
+        framing = self._framing
         while not self._body_delivered:
             if self._pieces or self._body_complete:
                 return self._next_part()
-            if self._gone or self._finished:
+            if self._gone or framing.finished:
                 return {"type": "http.disconnect"}
             if self._expect_continue:
                 self._expect_continue = False
                 self._connection.write(CONTINUE)
             await self._wait()
-        while not (self._gone or self._finished):
-            if self._connection.lane.draining and self._head and self._head.event_stream:
+        while not (self._gone or framing.finished):
+            if self._connection.lane.draining and framing.head and framing.head.event_stream:
                 # It has no end of its own, and its client reconnects by itself.
                 self._ended_at_drain = True
                 break
@@ -282,79 +254,57 @@ class AsgiRequest:
         Raises `ClientGone` for more of a response that nobody reads, `RuntimeError` for a message
         that is out of turn, `ValueError` for one that is not valid.
         """
-        match message["type"]:
-            case "http.response.body":
-                body = message.get("body", b"")
-                more = message.get("more_body", False)
-                if not (more or self._begun or self._trailers or self._head is None):
-                    self._send_whole(body)
-                    return
-                await self._send_part(body, more=more)
-            case "http.response.start":
-                self._begin(
-                    message["status"],
-                    message.get("headers", ()),
-                    trailers=message.get("trailers", False),
-                )
-            case "http.response.trailers":
-                self._send_trailers(
-                    message.get("headers", ()), more=message.get("more_trailers", False)
-                )
-            case "http.response.pathsend":
-                await self._send_path(message["path"])
-            case "http.response.early_hint":
-                self._send_early_hint(message.get("links", ()))
-            case other:
-                raise RuntimeError(f"no message of a response: {other!r}")
-
-    def _begin(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], *, trailers: bool
-    ) -> None:
-        if self._head is not None or self._finished:
-            raise RuntimeError("http.response.start was sent before")
-        if status < 200:
-            raise ValueError(f"not the status of a response: {status}")
-        self._head = head = ResponseHead(status, headers)
-        self._bodiless = self._scope["method"] == "HEAD" or status == 204 or status == 304
-        self._chunked = False
-        self._trailers = trailers and self._fields.trailers_accepted and self._version == "1.1"
-        if status == 204:
-            head.length = None  # RFC 9110, section 8.6
-
-    def _send_whole(self, body: bytes) -> None:
-        """Send a response that is complete: head and body in one write."""
-        head = self._head
-        assert head is not None
-        size = len(body)
-        connection = self._connection
-        length = head.length
-        if self._bodiless:
-            if length is None and size and head.status not in {204, 304}:
-                length = size  # what GET would have answered to this HEAD
-            body = b""
-        elif length is None:
-            length = size
-        elif length != size:
-            raise RuntimeError(f"a body of {size} bytes, where content-length says {length}")
-        if connection.lost:
-            self._finished = True
-            return
-        keep_alive = self._may_keep_alive
-        parts = [
-            head.lines,
-            b"" if head.dated else connection.lane.clock.line(),
-            b"" if length is None else b"content-length: %d\r\n" % length,
-            (b"\r\n" if self._version == "1.1" else KEEP_ALIVE + b"\r\n")
-            if keep_alive
-            else CLOSE + b"\r\n",
-            body,
-        ]
-        if size < LARGE_BYTES:
-            connection.write(b"".join(parts))
+        kind = message["type"]
+        if kind == "http.response.start":
+            trailers = message.get("trailers", False) and self._trailers_accepted
+            self._framing.start(message["status"], message.get("headers", ()), trailers=trailers)
+        elif kind == "http.response.body":
+            body = message.get("body", b"")
+            if message.get("more_body", False) or self._framing.begun:
+                await self._send_body(body, more=message.get("more_body", False))
+            else:
+                self._write_whole(body)
+        elif kind == "http.response.trailers":
+            self._send_trailers(message)
+        elif kind == "http.response.pathsend":
+            await self._send_path(message["path"])
+        elif kind == "http.response.early_hint":
+            self._send_early_hint(message.get("links", ()))
         else:
-            connection.write_parts([b"".join(parts[:4]), body])
-        self._begun = True
-        self._finish(size, keep_alive=keep_alive)
+            raise RuntimeError(f"no message of a response: {kind!r}")
+
+    def _write_whole(self, body: bytes) -> None:
+        """Send a response that is complete: head and body in one write."""
+        connection = self._connection
+        framing = self._framing
+        parts = framing.whole(
+            body, keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
+        )
+        if not connection.lost:
+            if len(parts) == 1:
+                connection.write(parts[0])
+            else:
+                connection.write_parts(parts)
+        if framing.finished:
+            self._finish()
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        connection = self._connection
+        framing = self._framing
+        parts = framing.part(
+            body, more=more, keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
+        )
+        if not connection.gone:
+            if len(parts) == 1:
+                connection.write(parts[0])
+            else:
+                connection.write_parts(parts)
+        elif more:
+            raise ClientGone
+        if framing.finished:
+            self._finish()
+        else:
+            await self._flow()
 
     @property
     def _may_keep_alive(self) -> bool:
@@ -362,138 +312,78 @@ class AsgiRequest:
         if self._expect_continue and connection.body_pending:
             # The client waits for leave to send its body, or has begun to: nobody knows.
             return False
-        assert self._head is not None
-        return connection.may_keep_alive and not self._head.close
-
-    def _write_head(self, *, ends_here: bool) -> bytes:
-        """Return the head of a response whose body comes in parts, and settle how it will end."""
-        head = self._head
-        assert head is not None
-        connection = self._connection
-        self._begun = True
-        framing = b""
-        if head.length is not None:
-            framing = b"content-length: %d\r\n" % head.length
-        elif not self._bodiless:
-            if ends_here and not self._trailers:
-                head.length = 0
-                framing = b"content-length: 0\r\n"
-            elif self._version == "1.1":
-                self._chunked = True
-                framing = CHUNKED
-            else:
-                head.close = True
-        self._close = not self._may_keep_alive
-        if self._close:
-            framing += CLOSE
-        elif self._version == "1.0":
-            framing += KEEP_ALIVE
-        date = b"" if head.dated else connection.lane.clock.line()
-        return b"".join((head.lines, date, framing, b"\r\n"))
-
-    async def _send_part(self, body: bytes, *, more: bool) -> None:
-        if self._head is None or self._finished:
-            raise RuntimeError("http.response.body without a response that has begun")
-        connection = self._connection
-        if connection.lost:
-            if more:
-                raise ClientGone
-            self._finished = True
-            return
-        size = len(body)
-        self._count(size, last=not more)
-        parts = []
-        if not self._begun:
-            parts.append(self._write_head(ends_here=not more and not size))
-        if size and not self._bodiless:
-            if self._chunked:
-                parts += (b"%x\r\n" % size, body, b"\r\n")
-            else:
-                parts.append(body)
-        if not more and self._chunked and not self._trailers:
-            parts.append(b"0\r\n\r\n")
-        if size < LARGE_BYTES:
-            connection.write(b"".join(parts))
-        else:
-            connection.write_parts(parts)
-        if not more and not self._trailers:
-            self._finish(self._sent_bytes, keep_alive=not self._close)
-            return
-        await self._flow()
-
-    def _count(self, size: int, *, last: bool) -> None:
-        """Hold the body against its content-length."""
-        assert self._head is not None
-        length = self._head.length
-        self._sent_bytes += size
-        if length is None or self._bodiless:
-            return
-        if self._sent_bytes > length or (last and self._sent_bytes < length):
-            raise RuntimeError(
-                f"a body of {self._sent_bytes} bytes, where content-length says {length}"
-            )
+        return connection.may_keep_alive
 
     async def _flow(self) -> None:
         """Wait until the client has room, and let others have their turn now and then."""
         connection = self._connection
         if (writable := connection.writable) is not None:
             await writable.wait()
-            if connection.lost:
+            if connection.gone:
                 raise ClientGone
         else:
             self._writes += 1
             if self._writes % WRITES_PER_TURN == 0:
                 await asyncio.sleep(0)
 
-    def _send_trailers(self, headers: Iterable[tuple[bytes, bytes]], *, more: bool) -> None:
-        if not self._trailers or self._finished or not self._begun:
-            raise RuntimeError("http.response.trailers without a response that announced them")
-        self._trailer_lines += ResponseHead(200, headers).lines.partition(b"\r\n")[2]
-        if more:
-            return
-        if self._chunked and not self._connection.lost:
-            self._connection.write(b"0\r\n" + self._trailer_lines + b"\r\n")
-        self._finish(self._sent_bytes, keep_alive=not self._close)
+    def _send_trailers(self, message: Message) -> None:
+        framing = self._framing
+        data = framing.trailers(
+            message.get("headers", ()), more=message.get("more_trailers", False)
+        )
+        if not self._connection.gone:
+            self._connection.write(data)
+        if framing.finished:
+            self._finish()
 
     async def _send_path(self, path: str) -> None:
         """Send a file as the body (ASGI extension http.response.pathsend)."""
-        if self._head is None or self._begun:
-            raise RuntimeError("http.response.pathsend in the middle of a response")
         connection = self._connection
+        framing = self._framing
+        if framing.head is None or framing.begun:
+            raise RuntimeError("http.response.pathsend in the middle of a response")
         with open(path, "rb") as file:  # noqa: ASYNC230  its blocks are read where they are sent
             size = os.fstat(file.fileno()).st_size
-            if self._head.length is None:
-                self._head.length = size
-            self._count(size, last=True)
-            if connection.lost:
-                self._finished = True
+            if framing.head.length is None:
+                framing.head.length = size
+            elif framing.head.length != size:
+                raise RuntimeError(
+                    f"a file of {size} bytes, where content-length says {framing.head.length}"
+                )
+            head = framing.head_alone(
+                keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
+            )
+            if connection.gone:
+                framing.finished = True
                 return
-            connection.write(self._write_head(ends_here=True))
-            if not self._bodiless and size:
+            connection.write(head)
+            if not framing.bodiless and size:
                 await send_file(connection, file, size)
-        self._finish(size, keep_alive=not self._close)
+        framing.size = size
+        framing.finished = True
+        self._finish()
 
     def _send_early_hint(self, links: Iterable[bytes]) -> None:
         """Send 103 (RFC 8297); HTTP/1.0 has no interim responses."""
-        if self._begun:
+        if self._framing.begun:
             raise RuntimeError("http.response.early_hint in the middle of a response")
         head = ResponseHead(103, [(b"link", link) for link in links])
-        if self._version == "1.1" and not self._connection.lost:
+        if self._scope["http_version"] == "1.1" and not self._connection.gone:
             self._connection.write(head.lines + b"\r\n")
 
-    def _finish(self, size: int, *, keep_alive: bool) -> None:
-        self._finished = True
+    def _finish(self) -> None:
+        framing = self._framing
         connection = self._connection
-        assert self._head is not None
-        self._log(self._head.status, size)
-        self._pieces.clear()
+        if connection.lane.access is not None:
+            assert framing.head is not None
+            self._log(framing.head.status, framing.size, framing.head.lines)
         if connection.request is self:
-            connection.response_ended(keep_alive=keep_alive)
+            connection.response_ended(keep_alive=not framing.close)
+        if self._pieces:
+            self._pieces.clear()
         self._tell()
 
-    def _log(self, status: int, size: int) -> None:
+    def _log(self, status: int, size: int, lines: bytes) -> None:
         access = self._connection.lane.access
         if access is not None:
-            lines = self._head.lines if self._head is not None else b""
-            seconds = time.monotonic() - self._started_at
-            access.write(self._scope, status, lines, size, seconds)
+            access.write(self._scope, status, lines, size, time.monotonic() - self._started_at)

@@ -358,6 +358,8 @@ class Connection(asyncio.Protocol):
                 raise Refused(413, "a body that is too large")
             for piece in pieces:
                 request.feed(piece)
+            if self.request is not request:
+                return  # what was left of it is not wanted
             if not self._decoder.complete:
                 self._bound_unread(request.unread_bytes)
                 return
@@ -403,6 +405,11 @@ class Connection(asyncio.Protocol):
         self.transport.writelines(parts)
 
     @property
+    def gone(self) -> bool:
+        """Whether what is written would reach nobody."""
+        return self.lost or self.transport.is_closing()
+
+    @property
     def writable(self) -> asyncio.Event | None:
         """What to wait for before more is written; None where that may be now."""
         return self._writable
@@ -421,7 +428,7 @@ class Connection(asyncio.Protocol):
         """Whether the connection can go on after the response that begins now."""
         if not self.keep_alive or ((self._eof or self.lane.draining) and not self._buffer):
             return False
-        return self._decoder is None and self._body_left <= MAX_DISCARDED_BYTES
+        return self._body_left <= MAX_DISCARDED_BYTES
 
     def response_ended(self, *, keep_alive: bool) -> None:
         """Go on to the next request, or close."""
@@ -431,7 +438,7 @@ class Connection(asyncio.Protocol):
             self.request = None
             if not self.lost:
                 self._close_after_response()
-        elif self._body_left:
+        elif self.body_pending:
             self.request = _Discarding(self)
             self.read_on()
         else:
@@ -462,6 +469,7 @@ class Connection(asyncio.Protocol):
         Closing on what is unread would reset the connection, and take with it what the client has
         not read yet (RFC 9112, section 9.6).  `unread` says that there is more to come for certain.
         """
+        self.request = None
         self._drop_input()
         if self.lost or self.transport.is_closing():
             return
@@ -569,9 +577,13 @@ class _Discarding:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._room = MAX_DISCARDED_BYTES
 
     def feed(self, piece: bytes) -> None:
-        """Drop it."""
+        """Drop it, and the connection where it goes on for too long."""
+        self._room -= len(piece)
+        if self._room < 0:
+            self._connection.linger(unread=True)
 
     def body_ended(self) -> None:
         self._connection.await_request()

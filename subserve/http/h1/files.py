@@ -34,7 +34,7 @@ async def send_file(connection: Connection, file: BinaryIO, size: int) -> None:
 async def _send(connection: Connection, fd: int, source: int, size: int) -> None:
     offset = 0
     while offset < size:
-        if connection.lost:
+        if connection.gone:
             raise ClientGone
         try:
             sent = os.sendfile(fd, source, offset, min(BLOCK_BYTES, size - offset))
@@ -69,7 +69,7 @@ async def _copy(connection: Connection, file: BinaryIO, size: int) -> None:
         block = await asyncio.to_thread(file.read, min(BLOCK_BYTES, left))
         if not block:
             raise RuntimeError(f"a file of {size} bytes has shrunk to {size - left}")
-        if connection.lost:
+        if connection.gone:
             raise ClientGone
         connection.write(block)
         left -= len(block)
