@@ -295,6 +295,13 @@ class Config:
         metavar="SIZE|off",
         default_text="off",
     )
+    max_queue: int = _option(
+        1000,
+        "Requests for a WSGI app that may wait for a thread, per worker; more are answered 503.",
+        group="limits",
+        parse=parse_count,
+        metavar="N",
+    )
     ws_max_message_bytes: int = _option(
         16 * 1024 * 1024,
         "Largest WebSocket message that is accepted.",

@@ -25,6 +25,8 @@ class Counter(IntEnum):
     """Connections that ended; this and the rest is written by the worker's event loop thread."""
     REQUESTS_STARTED = CONNECTIONS_CLOSED + 1
     REQUESTS_FINISHED = CONNECTIONS_CLOSED + 2
+    REQUESTS_TAKEN = CONNECTIONS_CLOSED + 3
+    """Requests for a WSGI app that a thread has begun to serve."""
 
 
 class Row:
@@ -53,6 +55,11 @@ class Row:
     def requests(self) -> int:
         """How many requests are in flight."""
         return self[Counter.REQUESTS_STARTED] - self[Counter.REQUESTS_FINISHED]
+
+    @property
+    def queue_depth(self) -> int:
+        """How many requests wait for a thread of a WSGI app."""
+        return self[Counter.REQUESTS_STARTED] - self[Counter.REQUESTS_TAKEN]
 
 
 class Scoreboard:

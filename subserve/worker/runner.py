@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,9 +13,11 @@ from subserve.assignment import Assignment
 from subserve.channel import Channel
 from subserve.http.access import AccessLog
 from subserve.http.h1.asgi import AsgiRequest
-from subserve.http.h1.lane import Lane
+from subserve.http.h1.lane import Lane, MakeRequest
+from subserve.http.h1.wsgi import WsgiService
 from subserve.http.others import OtherProtocols
 from subserve.http.wsgi import WsgiApp
+from subserve.http.wsgi.pool import Pool
 from subserve.messages import Ready
 from subserve.scoreboard import Counter, Row
 from subserve.worker.connections import Connections
@@ -41,10 +42,15 @@ class Runner:
         self._source = source
         self._row = row
         self._interface = app_module.interface_of(app, self._config.interface)
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
+        self._wsgi: WsgiService | None = None
         if self._interface == "wsgi":
-            self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="wsgi")
-            app = WsgiApp(app, self._pool, multiprocess=self._config.workers > 1)
+            self._pool = Pool(self._config.threads)
+            several = self._config.workers > 1
+            self._wsgi = WsgiService(
+                app, self._pool, multiprocess=several, max_queue=self._config.max_queue
+            )
+            app = WsgiApp(app, self._pool, multiprocess=several)
         self._app = app
         self.ready = False
         """Whether the app has started, and the coordinator been told."""
@@ -88,7 +94,10 @@ class Runner:
         config = self._config
         others = OtherProtocols(self._app, config, state, access, self._row)
         access_log = AccessLog(access, config.access_log_format) if access is not None else None
-        return Lane(config, self._row, access_log, partial(AsgiRequest, self._app, state), others)
+        make: MakeRequest = partial(AsgiRequest, self._app, state)
+        if self._wsgi is not None:
+            make = self._wsgi.request
+        return Lane(config, self._row, access_log, make, others)
 
     async def _drain(self, connections: Connections, deadline: float) -> None:
         log.info("draining %d connections, %d requests", len(connections), self._row.requests)

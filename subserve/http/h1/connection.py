@@ -26,7 +26,6 @@ from subserve.http.h1.head import (
     VERSION_NOT_SUPPORTED,
     Fields,
     Refused,
-    check_first_byte,
     check_version,
     find_end,
     parse_fields,
@@ -65,6 +64,17 @@ class State(Enum):
     """Closed, but for what the client has not taken yet."""
     HANDED_OVER = auto()
     """Another lane serves it."""
+
+
+class Outcome(Enum):
+    """How a response ended that another thread has written."""
+
+    KEEP_ALIVE = auto()
+    CLOSE = auto()
+    BROKEN_OFF = auto()
+    """It is not complete."""
+    RESET = auto()
+    """It is not complete, and nothing but the connection's end marks its own."""
 
 
 class Request(Protocol):
@@ -114,9 +124,12 @@ class Connection(asyncio.Protocol):
         "_searched",
         "_writable",
         "client",
+        "environ",
+        "fd",
         "keep_alive",
         "lane",
         "lost",
+        "outcome",
         "request",
         "scheme",
         "served",
@@ -137,6 +150,10 @@ class Connection(asyncio.Protocol):
         self.request: Request | None = None
         self.keep_alive = False
         self.lost = False
+        self.outcome: Outcome | None = None
+        """Written by a pool's thread when it is done with the request; see `settle`."""
+        self.fd = -1  # the socket's, once a pool's thread has needed it
+        self.environ: dict[str, Any] | None = None  # what its WSGI requests have in common
         self.served = 0
         self.since = self.write_since = lane.now
         self.written = 0  # bytes
@@ -173,12 +190,16 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self.outcome is not None:
+            self.settle()
         state = self.state
         if state is State.ACTIVE:
             try:
                 self._take_body(data)
             except Refused as refusal:
                 self._refuse(refusal)
+            if self.outcome is not None:
+                self.settle()  # see `WsgiRequest._report`
         elif state is State.IDLE or state is State.HEAD:
             self._take_requests(self._buffer + data if self._buffer else data)
 
@@ -186,6 +207,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the way back open while a request is served: some clients shut down theirs."""
         self._eof = True
+        self.settle()
         if self.state is State.ACTIVE and self.request is not None:
             self.request.client_left()
             return self.tls is None
@@ -251,22 +273,21 @@ class Connection(asyncio.Protocol):
         lane = self.lane
         end = find_end(data, self._searched, lane.max_header_bytes)
         if end < 0:
-            check_first_byte(data)
             self._wait_for_head(data)
             return b""
         self._searched = 0
         line_end = data.find(b"\r\n")
         block = data[line_end + 2 : end - 2]
-        fields = self._fields
-        if fields is None or fields.block != block:
-            # A client on a connection that it keeps mostly sends the same header fields again.
-            self._fields = fields = parse_fields(block, lane.max_header_count)
         try:
             method, target, version = parse_request_line(data[:line_end])
         except Refused as refusal:
             if refusal.status == VERSION_NOT_SUPPORTED and data.startswith(HTTP2_PREFACE):
                 return self._take_preface(data)
             raise
+        fields = self._fields
+        if fields is None or fields.block != block:
+            # A client on a connection that it keeps mostly sends the same header fields again.
+            self._fields = fields = parse_fields(block, lane.max_header_count)
         path, raw_path, query, authority = parse_target(method, target)
         if not fields.plain or version == "1.0":
             check_version(fields, version)
@@ -430,6 +451,19 @@ class Connection(asyncio.Protocol):
             return False
         return self._body_left <= MAX_DISCARDED_BYTES
 
+    @property
+    def wants_attention(self) -> bool:
+        """Whether the loop has something to do as soon as a response has ended."""
+        return bool(self._buffer) or self._eof or self.lane.draining or self.lost
+
+    def settle(self) -> None:
+        """Take note of a response that a pool's thread has finished.  Idempotent."""
+        outcome, self.outcome = self.outcome, None
+        if outcome is Outcome.KEEP_ALIVE or outcome is Outcome.CLOSE:
+            self.response_ended(keep_alive=outcome is Outcome.KEEP_ALIVE)
+        elif outcome is not None:
+            self.break_off(reset=outcome is Outcome.RESET)
+
     def response_ended(self, *, keep_alive: bool) -> None:
         """Go on to the next request, or close."""
         self.served += 1
@@ -542,7 +576,8 @@ class Connection(asyncio.Protocol):
             if elapsed > lane.header_timeout:
                 self.refuse(408)
         elif state is State.ACTIVE:
-            if self._writing_stalled(now):
+            self.settle()
+            if self.state is not State.ACTIVE or self._writing_stalled(now):
                 return
             if self.waits_for_body and elapsed > lane.body_timeout:
                 log.debug("a body stood still")

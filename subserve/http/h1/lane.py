@@ -176,6 +176,7 @@ class Lane:
         """Let each connection end when its requests are answered, and the idle ones soon."""
         self.draining = True
         for connection in list(self._connections):
+            connection.settle()
             if connection.request is not None:
                 connection.request.drain()
         self.run(self._elsewhere.drain())

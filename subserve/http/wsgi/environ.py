@@ -22,7 +22,7 @@ when they have a value.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 _SOFTWARE = f"subserve/{__version__}"
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
+_MAX_KEYS = 1024
+_keys: dict[bytes, str] = {}
+"""The variables of header names that have been met."""
+
 
 def build_environ(
     scope: Mapping[str, Any], body: InputStream, *, multiprocess: bool
@@ -44,27 +48,48 @@ def build_environ(
     `scope` is an ASGI ``http`` scope (spec version 2.0 or later); `body` becomes ``wsgi.input``.
     """
     scheme = scope.get("scheme", "http")
-    query = scope.get("query_string", b"").decode("latin-1")
+    server = scope.get("server")
     target = _target(scope)
     path, authority = _path_and_authority(scope["path"], target)
-    script_name, path_info = _split_root(path, scope.get("root_path", ""))
-    raw_uri = f"{target}?{query}" if query else target
-    client = scope.get("client")
+    environ = connection_environ(
+        scheme,
+        scope.get("client"),
+        server,
+        scope.get("http_version", "1.1"),
+        multiprocess=multiprocess,
+    )
+    root_path = scope.get("root_path", "")
+    query = scope.get("query_string", b"").decode("latin-1")
+    fill(environ, scope["method"], target, path, query, root_path, scope["headers"], body)
+    if authority:
+        # The target's authority overrules the Host header (RFC 9112, section 3.2.2).
+        environ["HTTP_HOST"] = authority
+    if "SERVER_NAME" not in environ:
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = server_of(
+            environ.get("HTTP_HOST", ""), scheme
+        )
+    return environ
 
+
+def connection_environ(
+    scheme: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int | None] | None,
+    version: str,
+    *,
+    multiprocess: bool,
+) -> WSGIEnvironment:
+    """Return what is the same for all requests of a connection, to be copied for each of them.
+
+    On a unix socket SERVER_NAME and SERVER_PORT depend on the request: see `server_of`.
+    """
     environ: WSGIEnvironment = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": script_name,
-        "PATH_INFO": path_info,
-        "QUERY_STRING": query,
-        "RAW_URI": raw_uri,
-        "REQUEST_URI": raw_uri,
-        "SERVER_PROTOCOL": f"HTTP/{scope.get('http_version', '1.1')}",
+        "SERVER_PROTOCOL": f"HTTP/{version}",
         "SERVER_SOFTWARE": _SOFTWARE,
         # Apps index it without a thought, so it is there even where the peer has no address.
         "REMOTE_ADDR": client[0] if client else "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.input": body,
         # Not a logger: a logging handler of the app may write to this very stream.
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
@@ -77,14 +102,31 @@ def build_environ(
         environ["REMOTE_PORT"] = str(client[1])
     if scheme == "https":
         environ["HTTPS"] = "on"
-    _add_headers(environ, scope["headers"])
-    if authority:
-        # The target's authority overrules the Host header (RFC 9112, section 3.2.2).
-        environ["HTTP_HOST"] = authority
-    environ["SERVER_NAME"], environ["SERVER_PORT"] = _server(
-        scope.get("server"), environ.get("HTTP_HOST", ""), scheme
-    )
+    if server is not None and server[1] is not None:
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = server[0], str(server[1])
     return environ
+
+
+def fill(
+    environ: WSGIEnvironment,
+    method: str,
+    target: str,
+    path: str,
+    query: str,
+    root_path: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: InputStream,
+) -> None:
+    """Add what is a request's own.
+
+    `target` is the path as sent, `path` that with percent-encoding undone, each character a byte.
+    """
+    environ["REQUEST_METHOD"] = method
+    environ["SCRIPT_NAME"], environ["PATH_INFO"] = _split_root(path, root_path)
+    environ["QUERY_STRING"] = query
+    environ["RAW_URI"] = environ["REQUEST_URI"] = f"{target}?{query}" if query else target
+    environ["wsgi.input"] = body
+    _add_headers(environ, headers)
 
 
 def body_expected(scope: Mapping[str, Any]) -> bool:
@@ -97,7 +139,7 @@ def body_expected(scope: Mapping[str, Any]) -> bool:
     )
 
 
-def _add_headers(environ: WSGIEnvironment, headers: list[tuple[bytes, bytes]]) -> None:
+def _add_headers(environ: WSGIEnvironment, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Add the request's headers; the names are lower case, as ASGI has them.
 
     Left out are names with an underscore, because ``X_Forwarded_For`` would become the same
@@ -105,21 +147,35 @@ def _add_headers(environ: WSGIEnvironment, headers: list[tuple[bytes, bytes]]) -
     libraries take ``HTTP_PROXY`` for the proxy to use (httpoxy, CVE-2016-1000110); and a
     ``Content-Length`` that ``Transfer-Encoding`` overrules (RFC 9112, section 6.3).
     """
-    chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    for raw_name, raw_value in headers:
+    for name, raw_value in headers:
+        key = _keys.get(name)
+        if key is None:
+            key = _key_of(name)
+        if not key:
+            continue
         value = raw_value.decode("latin-1")
-        if raw_name == b"content-type":
-            environ.setdefault("CONTENT_TYPE", value)
-        elif raw_name == b"content-length":
-            if not chunked:
-                environ.setdefault("CONTENT_LENGTH", value)
-        elif raw_name != b"proxy" and b"_" not in raw_name:
-            key = "HTTP_" + raw_name.decode("latin-1").upper().replace("-", "_")
-            if key in environ:
-                # HTTP/2 clients may split the cookie header, and only that one is joined
-                # with a semicolon (RFC 9113, section 8.2.3).
-                value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
-            environ[key] = value
+        if key in environ:
+            if key in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
+                continue
+            # HTTP/2 clients may split the cookie header, and only that one is joined
+            # with a semicolon (RFC 9113, section 8.2.3).
+            value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+        environ[key] = value
+    if "HTTP_TRANSFER_ENCODING" in environ and "CONTENT_LENGTH" in environ:
+        del environ["CONTENT_LENGTH"]
+
+
+def _key_of(name: bytes) -> str:
+    """Return the variable for a header, empty where there is none."""
+    if name in {b"content-type", b"content-length"}:
+        key = name.decode().upper().replace("-", "_")
+    elif name == b"proxy" or b"_" in name:
+        key = ""
+    else:
+        key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+    if len(_keys) < _MAX_KEYS:
+        _keys[name] = key
+    return key
 
 
 def _target(scope: Mapping[str, Any]) -> str:
@@ -174,10 +230,8 @@ def _split_root(path: str, root_path: str) -> tuple[str, str]:
     return script_name, path
 
 
-def _server(server: tuple[str, int | None] | None, host: str, scheme: str) -> tuple[str, str]:
-    """Return SERVER_NAME and SERVER_PORT, neither of them ever empty."""
-    if server is not None and server[1] is not None:
-        return server[0], str(server[1])
+def server_of(host: str, scheme: str) -> tuple[str, str]:
+    """Return SERVER_NAME and SERVER_PORT from the Host header, neither of them ever empty."""
     name, separator, port = host.rpartition(":")
     if not separator or not (port.isascii() and port.isdigit()):
         # No port in it, or the colon is one of those in ``[::1]``.

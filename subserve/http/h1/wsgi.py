@@ -1,0 +1,430 @@
+"""One HTTP/1 request as a WSGI app sees it (PEP 3333).
+
+The loop's thread reads the request, body included; a thread of the pool runs the app and writes the
+response to the socket by itself.  What costs is not the work but waking another thread, so a
+finished response is not even reported: the loop sees it when the client sends its next request, or
+when it looks at the time.
+
+Who may write when: while a request is in a pool thread's hands, and the transport has nothing left
+to send, the thread writes to the descriptor; what the kernel does not take, and all else, goes
+through the loop.  A descriptor is closed by the loop, and its number is soon that of another
+connection: so the thread holds `_lock` while it writes, and `client_left` takes it before that.
+"""
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from urllib.parse import unquote_to_bytes
+
+from subserve.http.h1.connection import Outcome
+from subserve.http.h1.framing import Framing
+from subserve.http.h1.response import CONTINUE, error_response
+from subserve.http.wsgi.environ import connection_environ, fill, server_of
+from subserve.http.wsgi.errors import ClientDisconnected, is_disconnect
+from subserve.http.wsgi.messages import Message
+from subserve.http.wsgi.pool import Pool
+from subserve.http.wsgi.response import MAX_DETACHED_BYTES, Response
+from subserve.scoreboard import Counter
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+    from subserve.http.h1.connection import Connection
+    from subserve.http.h1.head import Fields
+
+log = logging.getLogger("subserve.app")
+
+SPOOL_BYTES: Final = 256 * 1024
+"""From here on a request's body waits on disk.  Not measured."""
+
+LOOP_CHECK_INTERVAL: Final = 1.0
+"""Seconds between looks of a waiting thread whether the loop has been closed under it."""
+
+WARNING_INTERVAL: Final = 10.0
+"""Seconds between two warnings that the queue is full."""
+
+RETRY_AFTER: Final = b"retry-after: 1\r\n"
+
+
+class WsgiService:
+    """What the requests of a worker share: the app, its threads, its counters."""
+
+    def __init__(
+        self, app: WSGIApplication, pool: Pool, *, multiprocess: bool, max_queue: int
+    ) -> None:
+        self.app = app
+        self.pool = pool
+        self.multiprocess = multiprocess
+        self.max_queue = max_queue
+        self.warned_at = float("-inf")
+        """When it was last logged that the queue is full, as the lane tells the time."""
+        self.count_lock = threading.Lock()
+        """Guards the counters that several threads write."""
+
+    def request(
+        self,
+        connection: Connection,
+        method: str,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        version: str,
+        fields: Fields,
+    ) -> WsgiRequest:
+        """Return a request that has not begun."""
+        return WsgiRequest(self, connection, method, path, raw_path, query, version, fields)
+
+
+class WsgiRequest:
+    """Reads the body, queues for a thread, runs the app in it."""
+
+    __slots__ = (
+        "_body",
+        "_body_complete",
+        "_connection",
+        "_cut_off",
+        "_direct",
+        "_fd",
+        "_fields",
+        "_framing",
+        "_lock",
+        "_method",
+        "_path",
+        "_query",
+        "_raw_path",
+        "_service",
+        "_started",
+        "_started_at",
+        "_version",
+    )
+
+    def __init__(
+        self,
+        service: WsgiService,
+        connection: Connection,
+        method: str,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        version: str,
+        fields: Fields,
+    ) -> None:
+        self._service = service
+        self._connection = connection
+        self._method = method
+        self._path = path
+        self._raw_path = raw_path
+        self._query = query
+        self._version = version
+        self._fields = fields
+        self._framing = Framing(method, version)
+        self._body: BinaryIO | None = None
+        self._body_complete = False
+        self._started = False
+        self._started_at = 0.0
+        self._fd = -1
+        self._direct = False
+        self._cut_off = False
+        self._lock = threading.Lock()
+
+    # ---- the loop's thread
+
+    @property
+    def unread_bytes(self) -> int:
+        """Nothing waits for the app: the whole body is taken in before it begins."""
+        return 0
+
+    def feed(self, piece: bytes) -> None:
+        """Take a part of the body in."""
+        if self._body is None:
+            length = self._fields.length
+            small = length is not None and length <= SPOOL_BYTES
+            self._body = BytesIO() if small else _spool()
+        self._body.write(piece)
+
+    def body_ended(self) -> None:
+        """Take note that the body is complete."""
+        self._body_complete = True
+        if self._started:
+            self._enqueue()
+
+    def start(self) -> None:
+        """Queue for a thread, once the body is complete."""
+        self._started = True
+        self._started_at = time.monotonic()
+        if self._body_complete:
+            self._enqueue()
+        elif self._fields.expect_continue and self._body is None:
+            self._connection.write(CONTINUE)
+
+    def _enqueue(self) -> None:
+        service = self._service
+        connection = self._connection
+        if service.pool.depth >= service.max_queue:
+            self._turn_away()
+            return
+        transport = connection.transport
+        self._direct = connection.tls is None and not transport.get_write_buffer_size()
+        if connection.fd < 0:
+            connection.fd = transport.get_extra_info("socket").fileno()
+        self._fd = connection.fd
+        connection.lane.row.cells[Counter.REQUESTS_STARTED] += 1
+        service.pool.put(self._run)
+
+    def _turn_away(self) -> None:
+        connection = self._connection
+        if connection.lane.now - self._service.warned_at >= WARNING_INTERVAL:
+            self._service.warned_at = connection.lane.now
+            log.warning(
+                "all threads are busy and %d requests wait: answering 503; "
+                "give --threads or --workers more, or let more wait with --max-queue",
+                self._service.max_queue,
+            )
+        self._log(503, 0, b"")
+        connection.write(error_response(503, RETRY_AFTER + connection.lane.clock.line()))
+        connection.response_ended(keep_alive=False)
+
+    def client_left(self) -> None:
+        """Wait until the thread does not write: the descriptor is closed after this."""
+        with self._lock:
+            self._direct = False
+
+    def drain(self) -> None:
+        """Nothing to do: the thread looks whether the worker drains when it is done."""
+
+    def refuse(self, status: int) -> bool:
+        """Answer `status` in the app's place; False where it has begun."""
+        if self._body_complete:
+            return False
+        connection = self._connection
+        connection.write(error_response(status, connection.lane.clock.line()))
+        self._log(status, 0, b"")
+        return True
+
+    # ---- the pool's thread
+
+    def _run(self) -> None:
+        connection = self._connection
+        service = self._service
+        cells = connection.lane.row.cells
+        with service.count_lock:
+            cells[Counter.REQUESTS_TAKEN] += 1
+        try:
+            # What the app sets in a context variable is seen by this request only.
+            connection.lane.context.copy().run(self._serve)
+        finally:
+            with service.count_lock:
+                cells[Counter.REQUESTS_FINISHED] += 1
+            if self._body is not None:
+                self._body.close()
+            self._report()
+
+    def _serve(self) -> None:
+        if self._connection.lost:
+            return  # its client has given up while it waited
+        response = Response(self._method, self._transmit)
+        try:
+            rest = self._call_app(response)
+            if rest:
+                self._transmit(rest, last=True)
+        except BaseException as error:
+            # BaseException: sys.exit() in a handler must not end the thread.
+            if is_disconnect(error):
+                self._cut_off = True
+                log.debug("%s: the client has gone", self._path)
+                return
+            log.exception("%s %s failed: %s", self._method, self._path, type(error).__name__)
+            self._answer_500()
+
+    def _call_app(self, response: Response) -> list[Message]:
+        """Run the app from call to close; return the messages that are still to be sent."""
+        iterable = self._service.app(self._environ(), response.start_response)
+        try:
+            return response.respond(iterable)
+        finally:
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
+
+    def _environ(self) -> WSGIEnvironment:
+        connection = self._connection
+        base = connection.environ
+        if base is None or base["SERVER_PROTOCOL"][5:] != self._version:
+            base = connection.environ = connection_environ(
+                connection.scheme,
+                connection.client,
+                connection.server,
+                self._version,
+                multiprocess=self._service.multiprocess,
+            )
+        environ = base.copy()
+        target = self._raw_path.decode("ascii")
+        path = target
+        if "%" in target:
+            path = unquote_to_bytes(self._raw_path).decode("latin-1")
+        elif target == "*":
+            path = ""
+        body = self._body
+        if body is None:
+            body = BytesIO()
+        else:
+            body.seek(0)
+        fill(
+            environ,
+            self._method,
+            target,
+            path,
+            self._query.decode("ascii"),
+            connection.lane.root_path,
+            self._fields.headers,
+            cast("Any", body),
+        )
+        if "SERVER_NAME" not in environ:
+            host = environ.get("HTTP_HOST", "")
+            environ["SERVER_NAME"], environ["SERVER_PORT"] = server_of(host, connection.scheme)
+        return environ
+
+    def _answer_500(self) -> None:
+        framing = self._framing
+        if framing.begun:
+            return
+        framing.restart()
+        framing.start(500, [(b"content-type", b"text/plain; charset=utf-8")])
+        try:
+            self._write(self._whole(b"Internal Server Error\n"), last=True)
+        except ClientDisconnected:
+            self._cut_off = True
+            log.debug("%s: the client has gone", self._path)
+
+    def _transmit(self, messages: list[Message], *, last: bool) -> None:
+        """Send what the app has answered; block while the client does not take it."""
+        framing = self._framing
+        parts: list[bytes] = []
+        for message in messages:
+            if message["type"] == "http.response.start":
+                framing.start(message["status"], message["headers"])
+            elif framing.begun or message["more_body"]:
+                parts += framing.part(
+                    message["body"],
+                    more=message["more_body"],
+                    keep_alive=self._connection.may_keep_alive,
+                    date=self._connection.lane.clock.line(),
+                )
+            else:
+                parts += self._whole(message["body"])
+        if parts:
+            self._write(parts, last=last)
+
+    def _whole(self, body: bytes) -> list[bytes]:
+        connection = self._connection
+        return self._framing.whole(
+            body, keep_alive=connection.may_keep_alive, date=connection.lane.clock.line()
+        )
+
+    def _write(self, parts: list[bytes], *, last: bool) -> None:
+        """Write `parts`; raise `ClientDisconnected` where there is nobody left to read them."""
+        connection = self._connection
+        total = sum(map(len, parts))
+        sent = 0
+        if self._direct:
+            with self._lock:
+                if self._direct:
+                    sent = self._write_directly(parts)
+                    connection.written += sent
+        if connection.lost:
+            raise ClientDisconnected("the client has disconnected")
+        if sent < total:
+            self._direct = False
+            rest = b"".join(parts)[sent:] if sent or len(parts) > 1 else parts[0]
+            self._write_through_loop(rest, wait=not last or len(rest) > MAX_DETACHED_BYTES)
+
+    def _write_directly(self, parts: list[bytes]) -> int:
+        """Return how much the kernel has taken."""
+        try:
+            if len(parts) == 1:
+                return os.write(self._fd, parts[0])
+            return os.writev(self._fd, parts)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientDisconnected("the client has disconnected") from error
+
+    def _write_through_loop(self, data: bytes, *, wait: bool) -> None:
+        connection = self._connection
+        if not wait:
+            self._call(connection.write, data)
+            return
+        taken = threading.Event()
+        self._call(self._write_and_wait, data, taken)
+        while not taken.wait(LOOP_CHECK_INTERVAL):
+            if connection.lane.loop.is_closed():
+                raise ClientDisconnected("the event loop is closed")
+        if connection.lost:
+            raise ClientDisconnected("the client has disconnected")
+        self._direct = connection.tls is None
+
+    def _write_and_wait(self, data: bytes, taken: threading.Event) -> None:
+        """Write `data` in the loop's thread, and set `taken` when the client has taken it."""
+        connection = self._connection
+
+        async def write() -> None:
+            try:
+                if not connection.gone:
+                    connection.write(data)
+                    await connection.flushed()
+            finally:
+                taken.set()
+
+        connection.lane.run(write())
+
+    def _call(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Have the loop's thread call `callback`."""
+        lane = self._connection.lane
+        try:
+            lane.loop.call_soon_threadsafe(callback, *arguments, context=lane.context)
+        except RuntimeError:
+            raise ClientDisconnected("the event loop is closed") from None
+
+    def _report(self) -> None:
+        """Leave word how it ended; wake the loop only where it has something to do now."""
+        connection = self._connection
+        framing = self._framing
+        if framing.begun and framing.head is not None:
+            self._log(framing.head.status, framing.size, framing.head.lines)
+        if not framing.finished or self._cut_off:
+            reset = framing.begun and not framing.self_delimiting
+            connection.outcome = Outcome.RESET if reset else Outcome.BROKEN_OFF
+        else:
+            connection.outcome = Outcome.CLOSE if framing.close else Outcome.KEEP_ALIVE
+        # In this order: the loop's thread changes what is looked at here before it looks for the
+        # outcome, so that one of the two sees what the other has done.
+        if connection.outcome is not Outcome.KEEP_ALIVE or connection.wants_attention:
+            try:
+                self._call(connection.settle)
+            except ClientDisconnected as error:
+                log.debug("%s: %s", self._path, error)
+
+    def _log(self, status: int, size: int, lines: bytes) -> None:
+        connection = self._connection
+        if connection.lane.access is not None:
+            scope = {
+                "headers": self._fields.headers,
+                "client": connection.client,
+                "method": self._method,
+                "path": self._path,
+                "query_string": self._query,
+                "http_version": self._version,
+                "scheme": connection.scheme,
+            }
+            seconds = time.monotonic() - self._started_at
+            connection.lane.access.write(scope, status, lines, size, seconds)
+
+
+def _spool() -> BinaryIO:
+    """Return a file that is in memory up to `SPOOL_BYTES`, and on disk beyond."""
+    return cast("BinaryIO", tempfile.SpooledTemporaryFile(SPOOL_BYTES))
