@@ -187,6 +187,12 @@ class Config:
         group="workers",
         choices=("asyncio", "uvloop"),
     )
+    http_parser: Literal["auto", "c", "python"] = _option(
+        "auto",
+        "Read HTTP/1.1 heads in C, where that part of subserve was built, or in Python.",
+        group="workers",
+        choices=("auto", "c", "python"),
+    )
     extensions: Literal["isolate", "native"] = _option(
         "isolate",
         "Give each worker its own copy of C and Rust extension modules, or leave them to CPython, "

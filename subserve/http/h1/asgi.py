@@ -14,8 +14,7 @@ from subserve.http.h1.response import CONTINUE, ResponseHead, error_response
 from subserve.scoreboard import Counter
 
 if TYPE_CHECKING:
-    from subserve.http.h1.connection import Connection
-    from subserve.http.h1.head import Fields
+    from subserve.http.h1.connection import Connection, Wishes
 
 log = logging.getLogger("subserve.app")
 
@@ -62,17 +61,19 @@ class AsgiRequest:
         raw_path: bytes,
         query: bytes,
         version: str,
-        fields: Fields,
+        headers: list[tuple[bytes, bytes]],
+        length: int,
+        wishes: Wishes,
     ) -> None:
         self._app = app
         self._connection = connection
-        self._framing = Framing(method, version)
+        self._framing = Framing(method, version, connection.lane.whole_response)
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
         self._body_complete = False
         self._body_delivered = False
-        self._expect_continue = fields.expect_continue
-        self._trailers_accepted = fields.trailers_accepted and version == "1.1"
+        self._expect_continue = wishes.expect_continue
+        self._trailers_accepted = wishes.trailers
         self._gone = False
         self._ended_at_drain = False
         self._news: asyncio.Event | None = None
@@ -96,7 +97,7 @@ class AsgiRequest:
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": list(fields.headers),
+            "headers": headers,
             "client": connection.client,
             "server": connection.server,
             "state": state.copy(),
@@ -231,7 +232,7 @@ class AsgiRequest:
                 self._connection.write(CONTINUE)
             await self._wait()
         while not (self._gone or framing.finished):
-            if self._connection.lane.draining and framing.head and framing.head.event_stream:
+            if self._connection.lane.draining and framing.event_stream:
                 # It has no end of its own, and its client reconnects by itself.
                 self._ended_at_drain = True
                 break
@@ -340,18 +341,12 @@ class AsgiRequest:
         """Send a file as the body (ASGI extension http.response.pathsend)."""
         connection = self._connection
         framing = self._framing
-        if framing.head is None or framing.begun:
+        if not framing.started or framing.begun:
             raise RuntimeError("http.response.pathsend in the middle of a response")
         with open(path, "rb") as file:  # noqa: ASYNC230  its blocks are read where they are sent
             size = os.fstat(file.fileno()).st_size
-            if framing.head.length is None:
-                framing.head.length = size
-            elif framing.head.length != size:
-                raise RuntimeError(
-                    f"a file of {size} bytes, where content-length says {framing.head.length}"
-                )
             head = framing.head_alone(
-                keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
+                size, keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
             )
             if connection.gone:
                 framing.finished = True
@@ -375,7 +370,6 @@ class AsgiRequest:
         framing = self._framing
         connection = self._connection
         if connection.lane.access is not None:
-            assert framing.head is not None
             self._log(framing.head.status, framing.size, framing.head.lines)
         if connection.request is self:
             connection.response_ended(keep_alive=not framing.close)

@@ -4,16 +4,23 @@ import re
 from enum import Enum, auto
 from typing import Final
 
-from subserve.http.h1.head import BAD_REQUEST, FIELDS_TOO_LARGE, Refused, parse_fields
+from subserve.http.h1.head import (
+    BAD_REQUEST,
+    FIELDS_TOO_LARGE,
+    TOKEN,
+    Refused,
+    parse_lines,
+)
 
 _SIZE_LINE = re.compile(
-    rb"([0-9A-Fa-f]{1,15})"
+    rb"([0-9A-Fa-f]{1,15})(?![ \t])"
     rb"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]"
     rb"|\\[\t \x21-\x7e\x80-\xff])*\"))?)*"
 )
 """Size and extensions, of which none has a meaning to us (section 7.1.1).  15 digits are enough for
-any body, and too few to overflow what a proxy counts with."""
+any body, and too few to overflow what a proxy counts with.  The white space that the grammar has
+behind the size is taken by some and refused by others, and sent by nobody."""
 
 MAX_SIZE_LINE_BYTES: Final = 1024
 """Extensions are not read by anybody; Puma was kept busy with megabytes of one (CVE-2024-21647)."""
@@ -119,26 +126,30 @@ class ChunkedDecoder:
 
     def _find_trailers_end(self, data: bytes, place: int) -> int:
         """Return where the empty line begins that ends the trailer section, or -1."""
-        if data[place : place + 2] == b"\r\n":
+        beginning = data[place : place + 2]
+        if beginning == b"\r\n":
             return place
-        end = data.find(b"\r\n\r\n", place, place + self._max_trailer_bytes + 4)
+        if beginning[0] not in TOKEN and beginning != b"\r":
+            # Said at once: it may be the end, as somebody else understands it.
+            raise Refused(BAD_REQUEST, "trailers that are none")
+        end = data.find(b"\r\n\r\n", place, place + self._max_trailer_bytes + 2)
         if end >= 0:
             return end + 2
-        if len(data) - place > self._max_trailer_bytes + 3:
+        if len(data) - place > self._max_trailer_bytes + 1:
             raise Refused(FIELDS_TOO_LARGE, "trailers of too many bytes")
         return -1
 
     def _check_trailers(self, block: bytes) -> None:
         if block:
-            # Read as header fields, so that the same rules hold; those that are none are refused.
-            fields = parse_fields(block, self._max_trailers)
-            if any(name in _FORBIDDEN_TRAILERS for name, _ in fields.headers):
+            headers, _ = parse_lines(block, self._max_trailers)
+            if any(name in _FORBIDDEN_TRAILERS for name, _ in headers):
                 raise Refused(BAD_REQUEST, "a trailer that has to be a header")
 
 
 def _find_line(data: bytes, place: int) -> int:
-    """Return where the line at `place` ends, or -1; refuse one that is too long."""
-    end = data.find(b"\r\n", place, place + MAX_SIZE_LINE_BYTES + 2)
-    if end < 0 and len(data) - place > MAX_SIZE_LINE_BYTES + 1:
-        raise Refused(BAD_REQUEST, "a chunk's size line is too long")
+    """Return where the line at `place` ends, or -1; refuse one that is too long, or ends in LF."""
+    limit = place + MAX_SIZE_LINE_BYTES + 2
+    end = data.find(b"\r\n", place, limit)
+    if end < 0 and (len(data) >= limit or data.find(b"\n", place, limit) >= 0):
+        raise Refused(BAD_REQUEST, "a chunk's size line is too long, or has no CR")
     return end

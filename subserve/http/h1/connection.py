@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, override
 
@@ -77,6 +78,21 @@ class Outcome(Enum):
     """It is not complete, and nothing but the connection's end marks its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks for that few do.
+
+    `expect_continue`: to be told before it sends its body (RFC 9110, section 10.1.1); `trailers`:
+    trailers behind the response, which it can read (section 6.5.1).
+    """
+
+    expect_continue: bool = False
+    trailers: bool = False
+
+
+_NO_WISHES: Final = Wishes()
+
+
 class Request(Protocol):
     """One request while it is served, whatever the app speaks."""
 
@@ -117,7 +133,6 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_decoder",
         "_eof",
-        "_fields",
         "_flushed",
         "_in_turn",
         "_reading_paused",
@@ -161,7 +176,6 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._searched = 0
         self._blank_line = False
-        self._fields: Fields | None = None
         self._body_left = 0
         self._decoder: ChunkedDecoder | None = None
         self._eof = False
@@ -271,52 +285,77 @@ class Connection(asyncio.Protocol):
             elif len(data) > 1:
                 raise Refused(400, "a bare CR")
         lane = self.lane
+        found = lane.parse_head(data, lane.max_header_bytes, lane.max_header_count)
+        if found is None:
+            return self._take_any_request(data)
+        end, method, path, raw_path, query, headers, length, self.keep_alive = found
+        if length > lane.max_body_bytes:
+            raise Refused(413, "a body that is too large")
+        self._searched = 0
+        self.request = lane.request(
+            self, method, path, raw_path, query, "1.1", headers, length, _NO_WISHES
+        )
+        return self._begin(data[end:], length, chunked=False)
+
+    def _take_any_request(self, data: bytes) -> bytes:
+        """Do what `_take_request` does, whatever `data` holds."""
+        lane = self.lane
         end = find_end(data, self._searched, lane.max_header_bytes)
         if end < 0:
             self._wait_for_head(data)
             return b""
         self._searched = 0
         line_end = data.find(b"\r\n")
-        block = data[line_end + 2 : end - 2]
         try:
             method, target, version = parse_request_line(data[:line_end])
         except Refused as refusal:
             if refusal.status == VERSION_NOT_SUPPORTED and data.startswith(HTTP2_PREFACE):
                 return self._take_preface(data)
             raise
-        fields = self._fields
-        if fields is None or fields.block != block:
-            # A client on a connection that it keeps mostly sends the same header fields again.
-            self._fields = fields = parse_fields(block, lane.max_header_count)
+        fields = parse_fields(data[line_end + 2 : end - 2], lane.max_header_count)
         path, raw_path, query, authority = parse_target(method, target)
-        if not fields.plain or version == "1.0":
-            check_version(fields, version)
-            if self._is_for_another_lane(method, version, fields):
-                self._hand_over(data)
-                return b""
-        self._blank_line = False
-        self.keep_alive = fields.keep_alive if version == "1.0" else not fields.close
+        check_version(fields, version)
+        if self._is_for_another_lane(method, version, fields):
+            self._hand_over(data)
+            return b""
+        # RFC 9112, section 9.3: close counts before keep-alive.
+        self.keep_alive = not fields.close and (version == "1.1" or fields.keep_alive)
         if fields.length is not None and fields.length > lane.max_body_bytes:
             raise Refused(413, "a body that is too large")
         if authority is not None and authority != fields.host:
             fields = fields.with_host(authority)
-        request = lane.request(self, method, path, raw_path, query, version, fields)
-        self.request = request
+        length = -1 if fields.length is None else fields.length
+        wishes = Wishes(
+            # HTTP/1.0 knows neither (RFC 9110, sections 10.1.1 and 6.5).
+            expect_continue=fields.expect_continue and version == "1.1",
+            trailers=fields.trailers_accepted and version == "1.1",
+        )
+        headers = list(fields.headers)
+        self.request = lane.request(
+            self, method, path, raw_path, query, version, headers, length, wishes
+        )
+        return self._begin(data[end:], length, chunked=fields.chunked)
+
+    def _begin(self, rest: bytes, length: int, *, chunked: bool) -> bytes:
+        """Serve the request whose head was read; return what comes behind it if it is over."""
+        request = self.request
+        assert request is not None
         self.state = State.ACTIVE
-        rest = data[end:]
+        self._blank_line = False
         self._buffer = b""
-        if fields.length:
-            self._body_left = fields.length
+        if length > 0:
+            self._body_left = length
             self._take_body(rest)
-        elif fields.chunked:
+        elif chunked:
+            lane = self.lane
             self._body_bytes = 0
             self._decoder = ChunkedDecoder(lane.max_header_bytes, lane.max_header_count)
             self._take_body(rest)
         else:
-            request.body_ended()
             self._buffer = rest
+            request.body_ended()
         request.start()
-        if self.state is State.IDLE and self._writable is None:
+        if self._buffer and self.state is State.IDLE and self._writable is None:
             rest, self._buffer = self._buffer, b""
             return rest
         return b""

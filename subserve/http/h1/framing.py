@@ -6,10 +6,21 @@ Whether it is a worker's loop or a thread of a pool that writes them makes no di
 from collections.abc import Iterable
 from typing import Final
 
-from subserve.http.h1.response import CHUNKED, CLOSE, KEEP_ALIVE, ResponseHead
+from subserve.http.h1.response import CHUNKED, CLOSE, KEEP_ALIVE, ResponseHead, status_line
+from subserve.http.h1.speed import WholeResponse
 
 LARGE_BYTES: Final = 16 * 1024
 """From here on a part is not copied behind what comes before it, but written beside it."""
+
+_BODILESS: Final = frozenset({204, 304})
+
+_CLOSING: Final = {
+    (True, "1.1"): b"\r\n",
+    (False, "1.1"): CLOSE + b"\r\n",
+    (True, "1.0"): KEEP_ALIVE + b"\r\n",
+    (False, "1.0"): CLOSE + b"\r\n",
+}
+"""The end of a head, by whether the connection is kept and by the version of the request."""
 
 _LAST_CHUNK: Final = b"0\r\n"
 
@@ -23,29 +34,33 @@ class Framing:
     """
 
     __slots__ = (
+        "_built",
         "_chunked",
         "_head_method",
+        "_headers",
+        "_status",
         "_trailer_lines",
         "_trailers",
         "_version",
+        "_whole_response",
         "begun",
-        "bodiless",
         "close",
         "finished",
-        "head",
         "size",
+        "started",
     )
 
-    def __init__(self, method: str, version: str) -> None:
+    def __init__(self, method: str, version: str, whole_response: WholeResponse) -> None:
+        self._whole_response = whole_response
         self._head_method = method == "HEAD"
         self._version = version
+        self._built: ResponseHead | None = None
         self._chunked = False
         self._trailers = False
         self._trailer_lines = b""
-        self.head: ResponseHead | None = None
+        self.started = False
         self.begun = False
         self.finished = False
-        self.bodiless = False
         self.close = False
         """Whether the connection is to be closed behind it."""
         self.size = 0
@@ -54,36 +69,68 @@ class Framing:
     @property
     def self_delimiting(self) -> bool:
         """Whether the client can tell a complete response from one that was cut short."""
-        return self._chunked or (self.head is not None and self.head.length is not None)
+        return self._chunked or (self.started and self.head.length is not None)
+
+    @property
+    def head(self) -> ResponseHead:
+        """The head of a response that has been started; raises `ValueError` if it is not valid."""
+        if self._built is None:
+            self._built = ResponseHead(self._status, self._headers)
+            if self._status == 204:
+                self._built.length = None  # RFC 9110, section 8.6
+        return self._built
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether it has no body, whatever the app sends (RFC 9110, section 6.4.1)."""
+        return self._head_method or self._status in _BODILESS
+
+    @property
+    def event_stream(self) -> bool:
+        """Whether it is one of server-sent events."""
+        return self.started and self.head.event_stream
 
     def start(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], *, trailers: bool = False
     ) -> None:
-        """Take status and headers in; they go out with the first part of the body."""
-        if self.head is not None:
+        """Take status and headers in; they go out, and are checked, with the first of the body."""
+        if self.started:
             raise RuntimeError("the response has been started before")
         if status < 200:
             raise ValueError(f"not the status of a response: {status}")
-        self.head = head = ResponseHead(status, headers)
+        self._status = status
+        self._headers = list(headers)
         self._trailers = trailers
-        self.bodiless = self._head_method or status in {204, 304}
-        if status == 204:
-            head.length = None  # RFC 9110, section 8.6
+        self.started = True
 
     def restart(self) -> None:
         """Forget a response that has not begun."""
-        self.head = None
-        self._trailers = False
+        self._built = None
+        self._trailers = self.started = False
 
     def whole(self, body: bytes, *, keep_alive: bool, date: bytes) -> list[bytes]:
         """Return a response that is complete with `body`, as parts to be written at once."""
-        head = self.head
-        if head is None or self.begun or self._trailers:
+        if not self.started or self.begun or self._trailers:
             return self.part(body, more=False, keep_alive=keep_alive, date=date)
         size = len(body)
+        if size < LARGE_BYTES:
+            data = self._whole_response(
+                status_line(self._status),
+                self._headers,
+                body,
+                date,
+                _CLOSING[keep_alive, self._version],
+                self._head_method or self._status in _BODILESS,
+            )
+            if data is not None:
+                self.close = not keep_alive
+                self.begun = self.finished = True
+                self.size = size
+                return [data]
+        head = self.head
         length = head.length
         if self.bodiless:
-            if length is None and size and self._head_method and head.status not in {204, 304}:
+            if length is None and size and self._head_method and head.status not in _BODILESS:
                 length = size  # what GET would have answered to this HEAD
             body = b""
         elif length is None:
@@ -98,7 +145,7 @@ class Framing:
 
     def part(self, body: bytes, *, more: bool, keep_alive: bool, date: bytes) -> list[bytes]:
         """Return the next part, and with the first one the head; `more` says that it goes on."""
-        if self.head is None or self.finished:
+        if not self.started or self.finished:
             raise RuntimeError("a part of a response that has not been started, or is over")
         size = len(body)
         self._check_length(size, last=not more)
@@ -118,8 +165,11 @@ class Framing:
             self.finished = True
         return pieces if size >= LARGE_BYTES else [b"".join(pieces)]
 
-    def head_alone(self, *, keep_alive: bool, date: bytes) -> bytes:
-        """Return the head of a response whose body the caller sends by itself."""
+    def head_alone(self, size: int, *, keep_alive: bool, date: bytes) -> bytes:
+        """Return the head of a response whose body of `size` bytes the caller sends by itself."""
+        if self.head.length is None:
+            self.head.length = size
+        self._check_length(size, last=True)
         return self._join(self._choose_framing(empty=False), keep_alive, date)
 
     def trailers(self, headers: Iterable[tuple[bytes, bytes]], *, more: bool) -> bytes:
@@ -134,7 +184,6 @@ class Framing:
 
     def _choose_framing(self, *, empty: bool) -> bytes:
         head = self.head
-        assert head is not None
         if head.length is not None:
             return b"content-length: %d\r\n" % head.length
         if self.bodiless:
@@ -149,18 +198,13 @@ class Framing:
 
     def _join(self, framing: bytes, keep_alive: bool, date: bytes) -> bytes:
         head = self.head
-        assert head is not None
         self.close = close = head.close or not keep_alive
-        if close:
-            connection = CLOSE
-        else:
-            connection = b"" if self._version == "1.1" else KEEP_ALIVE
-        lines = b"".join((head.lines, b"" if head.dated else date, framing, connection, b"\r\n"))
+        closing = _CLOSING[not close, self._version]
+        lines = b"".join((head.lines, b"" if head.dated else date, framing, closing))
         self.begun = True
         return lines
 
     def _check_length(self, size: int, *, last: bool) -> None:
-        assert self.head is not None
         length = self.head.length
         total = self.size + size
         if length is None or self.bodiless:

@@ -9,6 +9,7 @@ of us: see `docs/http1.md` for the list, and where it is stricter than h11.
 """
 
 import re
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 """How a client begins that speaks HTTP/2 without asking (RFC 9113, section 3.4)."""
 
 _CRLF: Final = b"\r\n"
-_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """RFC 9110, section 5.6.2."""
 _FIELD_BYTES: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 """What a field line may hold (RFC 9110, section 5.5): no control characters but the tab."""
@@ -33,9 +34,10 @@ _REQUEST_LINE = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}) ([!-~]+) HTTP/([0-9]\.[0-9
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(\?.*)?")
 """RFC 9112, section 3.2.2; without userinfo, which RFC 9110, section 4.2.4 has us refuse."""
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9\-._~!$&'()*+,;=%]{0,255})(?::[0-9]{0,5})?"
+    rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9\-._~!$&'()*+,;=]{0,255})(?::[0-9]{0,5})?"
 )
-"""RFC 3986, section 3.2.2; empty where the target has no authority (RFC 9110, section 7.2)."""
+"""RFC 3986, section 3.2.2, but for percent signs: some decode them and some do not.  Empty where the
+target has no authority (RFC 9110, section 7.2)."""
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 """18 digits are an exabyte, and fit into any integer that somebody in front of us may use."""
 
@@ -115,6 +117,7 @@ def find_end(data: bytes, start: int, limit: int) -> int:
     end = data.find(b"\r\n\r\n", start)
     if 0 <= end <= limit - 4:
         return end + 4
+    _check_beginning(data, limit)
     if end < 0 and len(data) < limit:
         return -1
     if data.find(_CRLF, 0, limit) < 0:
@@ -122,10 +125,17 @@ def find_end(data: bytes, start: int, limit: int) -> int:
     raise Refused(FIELDS_TOO_LARGE, f"a head of more than {limit} bytes")
 
 
-def check_first_byte(data: bytes) -> None:
-    """Refuse at once what can become no request, TLS on a plain port say."""
-    if data[0] not in _TOKEN and data[0] != 0x0D:
+def _check_beginning(data: bytes, limit: int) -> None:
+    """Refuse at once what can become no request: TLS on a plain port, lines without a CR.
+
+    Nothing else is judged before the head is complete, and both would be a request line that is
+    none then, too: the answer is the same.
+    """
+    if data[0] not in TOKEN and data[0] != 0x0D:
         raise Refused(BAD_REQUEST, "the first byte begins no request line")
+    line_feed = data.find(b"\n", 0, limit)
+    if line_feed >= 0 and data[line_feed - 1] != 0x0D:
+        raise Refused(BAD_REQUEST, "a request line that ends without a CR")
 
 
 def parse_request_line(line: bytes) -> tuple[str, bytes, str]:
@@ -156,7 +166,8 @@ def parse_target(method: str, target: bytes) -> tuple[str, bytes, bytes, bytes |
         if match is None:
             raise Refused(BAD_REQUEST, "a target that is neither a path nor a URL")
         authority = match[1]
-        if not _HOST.fullmatch(authority):
+        # A URL has to name its host (RFC 9110, section 4.2.1).
+        if authority[0] == 0x3A or not _is_host(authority):  # :
             raise Refused(BAD_REQUEST, "a URL with an authority that is none")
         if match[2] is None and match[3] is None and method == "OPTIONS":
             return "*", b"*", b"", authority
@@ -168,10 +179,34 @@ def parse_target(method: str, target: bytes) -> tuple[str, bytes, bytes, bytes |
     return unquote(path) if "%" in path else path, raw_path, query, authority
 
 
-def parse_fields(block: bytes, max_count: int) -> Fields:
-    """Parse header lines, each with its line break; `max_count` bounds their number.
+def _is_host(text: bytes) -> bool:
+    match = _HOST.fullmatch(text)
+    if match is None:
+        return False
+    if match[1] is not None:
+        try:
+            IPv6Address(match[1].decode("ascii"))
+        except AddressValueError:
+            return False
+    return True
 
-    Raises `Refused`.
+
+def parse_fields(block: bytes, max_count: int) -> Fields:
+    """Parse header lines, each with its line break, and read those that are about the request.
+
+    `max_count` bounds their number.  Raises `Refused`.
+    """
+    headers, semantic = parse_lines(block, max_count)
+    fields = Fields(block, tuple(headers))
+    if semantic:
+        _interpret(fields)
+    return fields
+
+
+def parse_lines(block: bytes, max_count: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Return lower-case names and values, and whether one of them is about the request.
+
+    `block` are header or trailer lines, each with its line break.  Raises `Refused`.
     """
     lines = block.split(_CRLF)
     del lines[-1]
@@ -184,18 +219,17 @@ def parse_fields(block: bytes, max_count: int) -> Fields:
     semantic = False
     for line in lines:
         name, colon, value = line.partition(b":")
-        lower = _names.get(name) or _check_name(name, colon)
+        lower = _names.get(name) or _check_name(name)
+        if not colon:
+            raise Refused(BAD_REQUEST, "a header field without a colon")
         headers.append((lower, value.strip(b" \t")))
         semantic = semantic or lower in _SEMANTIC
-    fields = Fields(block, tuple(headers))
-    if semantic:
-        _interpret(fields)
-    return fields
+    return headers, semantic
 
 
-def _check_name(name: bytes, colon: bytes) -> bytes:
+def _check_name(name: bytes) -> bytes:
     # A name with a space before the colon, and a continued line, which begins with one, end here.
-    if not name or not colon or name.translate(None, _TOKEN):
+    if not name or name.translate(None, TOKEN):
         raise Refused(BAD_REQUEST, "a header field without a valid name")
     lower = name.lower()
     if len(_names) < _MAX_NAMES and len(name) <= 64:
@@ -217,7 +251,7 @@ def _interpret(fields: Fields) -> None:
         if name == b"content-type":
             continue
         if name == b"host":
-            if not _HOST.fullmatch(value):
+            if not _is_host(value):
                 raise Refused(BAD_REQUEST, "a Host that is none")
             fields.host = value
             continue
@@ -242,16 +276,17 @@ def _take(fields: Fields, name: bytes, value: bytes) -> None:
             fields.keep_alive |= b"keep-alive" in options
             if b"upgrade" not in options:
                 return
-            # Upgrade counts only if Connection names it (RFC 9110, section 7.8).
-            for other, wish in fields.headers:
-                if other == b"upgrade":
-                    fields.upgrade = wish.lower()
+            # Upgrade counts only if Connection names it (RFC 9110, section 7.8).  More than one
+            # wish is none that we know.
+            wishes = (wish for other, wish in fields.headers if other == b"upgrade")
+            fields.upgrade = b",".join(wishes).lower()
         case b"expect":
             if value.lower() != b"100-continue":
                 raise Refused(EXPECTATION_FAILED, "an expectation other than 100-continue")
             fields.expect_continue = True
         case b"te":
-            fields.trailers_accepted = b"trailers" in value.lower()
+            codings = value.lower().split(b",")
+            fields.trailers_accepted |= b"trailers" in map(bytes.strip, codings)
 
 
 def _take_transfer_encoding(fields: Fields, value: bytes) -> None:

@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 
 from subserve import tls
 from subserve.http.access import AccessLog
-from subserve.http.h1.connection import Connection, Request, State
-from subserve.http.h1.head import Fields
+from subserve.http.h1 import speed
+from subserve.http.h1.connection import Connection, Request, State, Wishes
 from subserve.http.h1.response import Clock
 from subserve.options import Config
 from subserve.scoreboard import Counter, Row
@@ -44,9 +44,15 @@ class MakeRequest(Protocol):
         raw_path: bytes,
         query: bytes,
         version: str,
-        fields: Fields,
+        headers: list[tuple[bytes, bytes]],
+        length: int,
+        wishes: Wishes,
     ) -> Request:
-        """Return a request that has not begun."""
+        """Return a request that has not begun.
+
+        `path` has percent-encoding undone, `raw_path` and `query` are as sent; `headers` belongs to
+        the request; `length` is that of its body in bytes, -1 where it is not told beforehand.
+        """
 
 
 class Elsewhere(Protocol):
@@ -78,6 +84,7 @@ class Lane:
         """The time of the last sweep: near enough for time-outs, and free of cost to read."""
         self.clock = Clock()
         self.draining = False
+        self.parse_head, self.whole_response = speed.choose(config.http_parser)
         self.access = access
         self.row = row
         self.root_path = config.root_path
@@ -145,9 +152,8 @@ class Lane:
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` at once, as far as it goes, and then as a task that a drain waits for."""
-        task = asyncio.Task(
-            coroutine, loop=self.loop, context=self.context.copy(), eager_start=True
-        )
+        context = self.context.copy()
+        task = asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._task_ended)

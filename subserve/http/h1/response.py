@@ -49,7 +49,7 @@ class ResponseHead:
         self.close = False
         self.dated = False
         self.event_stream = False
-        self.lines = _status_line(status)
+        self.lines = status_line(status)
         count = 1
         for name, value in headers:
             kind = _kinds.get(name)
@@ -75,10 +75,11 @@ class ResponseHead:
                 raise ValueError("the app sent a content-length that is none")
             self.length = int(value)
         elif kind == _CONNECTION:
-            self.close |= value.lower() == b"close"
+            self.close |= b"close" in map(bytes.strip, value.lower().split(b","))
 
 
-def _status_line(status: int) -> bytes:
+def status_line(status: int) -> bytes:
+    """Return the first line of a response; raise `ValueError` for what is no status."""
     try:
         return _status_lines[status]
     except KeyError:
@@ -107,19 +108,16 @@ class Clock:
         """Return the header line for now."""
         second = int(time.time())
         if second != self._second:
-            self._second = second
+            # In this order: other threads may look in between.
             self._line = f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+            self._second = second
         return self._line
 
 
 def error_response(status: int, date: bytes) -> bytes:
-    """Return a whole response that says nothing but its status, after which we close."""
-    text = _status_lines[status].split(b" ", 2)[2].strip() + b"\n"
-    return (
-        _status_lines[status]
-        + date
-        + b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text)
-        + CLOSE
-        + b"\r\n"
-        + text
-    )
+    """Return a whole response that says nothing but its status, after which we close.
+
+    It has no body: what is refused may have been a HEAD request, and then one would be taken for
+    the beginning of another response.
+    """
+    return _status_lines[status] + date + b"content-length: 0\r\n" + CLOSE + b"\r\n"

@@ -34,8 +34,7 @@ from subserve.scoreboard import Counter
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-    from subserve.http.h1.connection import Connection
-    from subserve.http.h1.head import Fields
+    from subserve.http.h1.connection import Connection, Wishes
 
 log = logging.getLogger("subserve.app")
 
@@ -74,10 +73,14 @@ class WsgiService:
         raw_path: bytes,
         query: bytes,
         version: str,
-        fields: Fields,
+        headers: list[tuple[bytes, bytes]],
+        length: int,
+        wishes: Wishes,
     ) -> WsgiRequest:
         """Return a request that has not begun."""
-        return WsgiRequest(self, connection, method, path, raw_path, query, version, fields)
+        return WsgiRequest(
+            self, connection, method, path, raw_path, query, version, headers, length, wishes
+        )
 
 
 class WsgiRequest:
@@ -90,8 +93,9 @@ class WsgiRequest:
         "_cut_off",
         "_direct",
         "_fd",
-        "_fields",
         "_framing",
+        "_headers",
+        "_length",
         "_lock",
         "_method",
         "_path",
@@ -101,6 +105,7 @@ class WsgiRequest:
         "_started",
         "_started_at",
         "_version",
+        "_wishes",
     )
 
     def __init__(
@@ -112,7 +117,9 @@ class WsgiRequest:
         raw_path: bytes,
         query: bytes,
         version: str,
-        fields: Fields,
+        headers: list[tuple[bytes, bytes]],
+        length: int,
+        wishes: Wishes,
     ) -> None:
         self._service = service
         self._connection = connection
@@ -121,8 +128,10 @@ class WsgiRequest:
         self._raw_path = raw_path
         self._query = query
         self._version = version
-        self._fields = fields
-        self._framing = Framing(method, version)
+        self._headers = headers
+        self._length = length
+        self._wishes = wishes
+        self._framing = Framing(method, version, connection.lane.whole_response)
         self._body: BinaryIO | None = None
         self._body_complete = False
         self._started = False
@@ -142,8 +151,7 @@ class WsgiRequest:
     def feed(self, piece: bytes) -> None:
         """Take a part of the body in."""
         if self._body is None:
-            length = self._fields.length
-            small = length is not None and length <= SPOOL_BYTES
+            small = 0 <= self._length <= SPOOL_BYTES
             self._body = BytesIO() if small else _spool()
         self._body.write(piece)
 
@@ -159,7 +167,7 @@ class WsgiRequest:
         self._started_at = time.monotonic()
         if self._body_complete:
             self._enqueue()
-        elif self._fields.expect_continue and self._body is None:
+        elif self._wishes.expect_continue and self._body is None:
             self._connection.write(CONTINUE)
 
     def _enqueue(self) -> None:
@@ -281,7 +289,7 @@ class WsgiRequest:
             path,
             self._query.decode("ascii"),
             connection.lane.root_path,
-            self._fields.headers,
+            self._headers,
             cast("Any", body),
         )
         if "SERVER_NAME" not in environ:
@@ -394,7 +402,7 @@ class WsgiRequest:
         """Leave word how it ended; wake the loop only where it has something to do now."""
         connection = self._connection
         framing = self._framing
-        if framing.begun and framing.head is not None:
+        if framing.begun and connection.lane.access is not None:
             self._log(framing.head.status, framing.size, framing.head.lines)
         if not framing.finished or self._cut_off:
             reset = framing.begun and not framing.self_delimiting
@@ -413,7 +421,7 @@ class WsgiRequest:
         connection = self._connection
         if connection.lane.access is not None:
             scope = {
-                "headers": self._fields.headers,
+                "headers": self._headers,
                 "client": connection.client,
                 "method": self._method,
                 "path": self._path,

@@ -1,0 +1,45 @@
+"""The accelerator, where there is one, chosen once a worker (see `docs/accelerator.md`).
+
+All of the lane works without it: it takes what is unremarkable, and leaves the rest to the code in
+Python, which says what is right.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from subserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from subserve.http.h1._accelerator import Head
+
+type ParseHead = Callable[[bytes, int, int], Head | None]
+type WholeResponse = Callable[[bytes, Any, Any, bytes, bytes, bool], bytes | None]
+
+
+def choose(parser: Literal["auto", "c", "python"]) -> tuple[ParseHead, WholeResponse]:
+    """Return the accelerator's two functions, or what stands for them.
+
+    Raises `ConfigError` where it is asked for and was not built.
+    """
+    if parser != "python":
+        try:
+            from subserve.http.h1 import _accelerator
+
+            return _accelerator.parse_head, _accelerator.whole_response
+        except ImportError as error:
+            if parser == "c":
+                raise ConfigError(
+                    "--http-parser c: the accelerator was not built when subserve was installed: "
+                    "install it where there is a C compiler, or leave the choice to auto"
+                ) from error
+    return _parse_nothing, _write_nothing
+
+
+def _parse_nothing(data: bytes, max_bytes: int, max_count: int) -> None:
+    return None
+
+
+def _write_nothing(
+    status_line: bytes, headers: Any, body: Any, date: bytes, closing: bytes, bodiless: bool
+) -> None:
+    return None
