@@ -44,13 +44,6 @@ class Runner:
         self._interface = app_module.interface_of(app, self._config.interface)
         self._pool: Pool | None = None
         self._wsgi: WsgiService | None = None
-        if self._interface == "wsgi":
-            self._pool = Pool(self._config.threads)
-            several = self._config.workers > 1
-            self._wsgi = WsgiService(
-                app, self._pool, multiprocess=several, max_queue=self._config.max_queue
-            )
-            app = WsgiApp(app, self._pool, multiprocess=several)
         self._app = app
         self.ready = False
         """Whether the app has started, and the coordinator been told."""
@@ -59,6 +52,8 @@ class Runner:
         """Serve until drained.  Raises `LifespanFailed` where the app does not start."""
         config, loop = self._config, asyncio.get_running_loop()
         drain_asked: asyncio.Future[float] = loop.create_future()
+        if self._interface == "wsgi":
+            self._start_pool(loop)
         lifespan = Lifespan(self._app, config.lifespan if self._interface == "asgi" else "off")
         access = subserve_log.configure_access(config.access_log)
         context = tls.server_context(config) if config.certfile else None
@@ -89,6 +84,14 @@ class Runner:
             self._row[Counter.REQUESTS_FINISHED],
             self._row[Counter.CONNECTIONS_CLOSED],
         )
+
+    def _start_pool(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = Pool(self._config.threads, loop)
+        several = self._config.workers > 1
+        self._wsgi = WsgiService(
+            self._app, self._pool, multiprocess=several, max_queue=self._config.max_queue
+        )
+        self._app = WsgiApp(self._app, self._pool, multiprocess=several)
 
     def _lane(self, state: dict[str, Any], access: logging.Logger | None) -> Lane:
         config = self._config

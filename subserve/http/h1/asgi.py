@@ -180,6 +180,8 @@ class AsgiRequest:
             # To the app its client has gone; to the client this is the end, not a broken response.
             await self._send_body(b"", more=False)
         elif not self._gone:
+            if self._framing.started:
+                self._framing.check()
             scope = self._scope
             log.error("%s %s: the app returned too early", scope["method"], scope["path"])
             self._answer_500()

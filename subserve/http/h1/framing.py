@@ -103,6 +103,11 @@ class Framing:
         self._trailers = trailers
         self.started = True
 
+    def check(self) -> None:
+        """Raise `ValueError` if status and headers are not valid, as `whole` and `part` do."""
+        if self._built is None:
+            self._built = self.head
+
     def restart(self) -> None:
         """Forget a response that has not begun."""
         self._built = None

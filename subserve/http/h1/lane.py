@@ -84,7 +84,7 @@ class Lane:
         """The time of the last sweep: near enough for time-outs, and free of cost to read."""
         self.clock = Clock()
         self.draining = False
-        self.parse_head, self.whole_response = speed.choose(config.http_parser)
+        self.parse_head, self.whole_response, self.send_now = speed.choose(config.http_parser)
         self.access = access
         self.row = row
         self.root_path = config.root_path

@@ -4,6 +4,7 @@ All of the lane works without it: it takes what is unremarkable, and leaves the 
 Python, which says what is right.
 """
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
     from subserve.http.h1._accelerator import Head
 
 type ParseHead = Callable[[bytes, int, int], Head | None]
+type SendNow = Callable[[int, bytes], int]
 type WholeResponse = Callable[[bytes, Any, Any, bytes, bytes, bool], bytes | None]
 
 
-def choose(parser: Literal["auto", "c", "python"]) -> tuple[ParseHead, WholeResponse]:
-    """Return the accelerator's two functions, or what stands for them.
+def choose(parser: Literal["auto", "c", "python"]) -> tuple[ParseHead, WholeResponse, SendNow]:
+    """Return the accelerator's functions, or what stands for them.
 
     Raises `ConfigError` where it is asked for and was not built.
     """
@@ -25,14 +27,14 @@ def choose(parser: Literal["auto", "c", "python"]) -> tuple[ParseHead, WholeResp
         try:
             from subserve.http.h1 import _accelerator
 
-            return _accelerator.parse_head, _accelerator.whole_response
+            return _accelerator.parse_head, _accelerator.whole_response, _accelerator.send_now
         except ImportError as error:
             if parser == "c":
                 raise ConfigError(
                     "--http-parser c: the accelerator was not built when subserve was installed: "
                     "install it where there is a C compiler, or leave the choice to auto"
                 ) from error
-    return _parse_nothing, _write_nothing
+    return _parse_nothing, _write_nothing, os.write
 
 
 def _parse_nothing(data: bytes, max_bytes: int, max_count: int) -> None:

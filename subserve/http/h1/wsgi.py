@@ -355,7 +355,7 @@ class WsgiRequest:
         """Return how much the kernel has taken."""
         try:
             if len(parts) == 1:
-                return os.write(self._fd, parts[0])
+                return self._connection.lane.send_now(self._fd, parts[0])
             return os.writev(self._fd, parts)
         except BlockingIOError:
             return 0

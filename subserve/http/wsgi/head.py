@@ -12,6 +12,12 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(rf"[^{_CONTROL}]*")
 _LENGTH = re.compile(r"[0-9]{1,20}")  # as many digits as 2**64 has, and as h11 takes
 
+_MAX_KNOWN = 1024
+_statuses: dict[str, int] = {}
+"""Status lines that were found valid."""
+_names: dict[str, bytes] = {}
+"""Header names that were found valid, and in lower case."""
+
 NO_CONTENT, NOT_MODIFIED = 204, 304
 
 
@@ -45,27 +51,31 @@ def parse_head(status: object, headers: object) -> Head:
     length: int | None = None
     for item in headers:
         name, value = _parse_header(item)
-        if name == "content-length":
+        if name == b"content-length":
             if code == NO_CONTENT:
                 continue  # a server must not send it (RFC 9110, section 8.6)
             length = _parse_length(value, length)
-        parsed.append((name.encode("latin-1"), value.encode("latin-1")))
+        parsed.append((name, value.encode("latin-1")))
     return Head(code, tuple(parsed), length)
 
 
 def _parse_status(status: object) -> int:
     if not isinstance(status, str):
         raise WsgiViolation(f"the status must be a str, not {type(status).__name__}")
+    if (known := _statuses.get(status)) is not None:
+        return known
     match = _STATUS.fullmatch(status)
     if match is None or not _is_latin1(status):
         raise WsgiViolation(f"not three digits, a space and a reason phrase: status {status!r}")
     code = int(match[1])
     if code < 200:
         raise WsgiViolation(f"{code} is not a final status: it is the server that sends 1xx")
+    if len(_statuses) < _MAX_KNOWN:
+        _statuses[status] = code
     return code
 
 
-def _parse_header(item: object) -> tuple[str, str]:
+def _parse_header(item: object) -> tuple[bytes, str]:
     """Return the header's name in lower case and its value without spaces around it."""
     # The value stays out of all messages: it may be a secret, such as a cookie.
     if not isinstance(item, tuple) or len(item) != 2:
@@ -73,17 +83,28 @@ def _parse_header(item: object) -> tuple[str, str]:
     name, value = item
     if not isinstance(name, str) or not isinstance(value, str):
         raise WsgiViolation(f"name and value must be str in header {name!r}")
+    lower = _names.get(name) or _check_name(name)
+    if not (value.isascii() and value.isprintable()):
+        if not _VALUE.fullmatch(value):
+            raise WsgiViolation(f"a control character in the value of header {name!r}")
+        if not _is_latin1(value):
+            raise WsgiViolation(
+                f"a character outside of ISO-8859-1 in the value of header {name!r}"
+            )
+    return lower, value.strip(" ")
+
+
+def _check_name(name: str) -> bytes:
     if not _TOKEN.fullmatch(name):
         raise WsgiViolation(f"not a header name: {name!r}")
     if is_hop_by_hop(name):
         raise WsgiViolation(
             f"header {name!r} is hop-by-hop: it is the server's, and an app must not send it"
         )
-    if not _VALUE.fullmatch(value):
-        raise WsgiViolation(f"a control character in the value of header {name!r}")
-    if not _is_latin1(value):
-        raise WsgiViolation(f"a character outside of ISO-8859-1 in the value of header {name!r}")
-    return name.lower(), value.strip(" ")
+    lower = name.lower().encode("ascii")
+    if len(_names) < _MAX_KNOWN:
+        _names[name] = lower
+    return lower
 
 
 def _parse_length(value: str, earlier: int | None) -> int:
