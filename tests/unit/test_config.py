@@ -100,13 +100,14 @@ def test_every_option_can_be_a_variable(directory: Path, name: str) -> None:
         "app_dir": str(directory),
         "root_path": "/api",
         "factory": "yes",
+        "workers": "auto",
     }
     text = values.get(name) or (str(rows()[name][0].default) if name != "app" else "shop:app")
     if name == "bind":
         text = "127.0.0.1:1, [::1]:2"
     # What belongs together is given together.
     environ = {variable_of(n): values[n] for n in ("certfile", "ca_certs", "verify_client")}
-    environ |= {variable_of(name): text if text != "0" else "auto"}
+    environ |= {variable_of(name): text}
     assert resolved(directory, environ=environ).origins[name] == variable_of(name)
 
 

@@ -11,7 +11,7 @@ from subserve.scoreboard import FIELD_BYTES, LINE_BYTES, ROW_BYTES, Counter, Sco
 
 def test_all_counters_begin_at_0() -> None:
     board = Scoreboard.create(3)
-    assert [board.row(index)[counter] for index in range(3) for counter in Counter] == [0] * 12
+    assert [board.row(index)[counter] for index in range(3) for counter in Counter] == [0] * 3 * len(Counter)
     board.close()
 
 

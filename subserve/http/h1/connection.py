@@ -215,7 +215,14 @@ class Connection(asyncio.Protocol):
             if self.outcome is not None:
                 self.settle()  # see `WsgiRequest._report`
         elif state is State.IDLE or state is State.HEAD:
-            self._take_requests(self._buffer + data if self._buffer else data)
+            if self._buffer:
+                data = self._buffer + data
+            if self._writable is None:
+                self._take_requests(data)
+            else:
+                # What was answered before is to be taken first: else it would pile up in memory.
+                self._buffer = data
+                self._bound_unread(len(data))
 
     @override
     def eof_received(self) -> bool:
@@ -266,6 +273,7 @@ class Connection(asyncio.Protocol):
                 if not data:
                     return
             self._buffer = data
+            self._bound_unread(len(data))
             self._schedule_resume()
         except Refused as refusal:
             self._refuse(refusal)
@@ -393,6 +401,8 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self.state in {State.IDLE, State.HEAD} and self._buffer and self._writable is None:
             self._take_requests(self._buffer)
+            if len(self._buffer) <= MAX_UNREAD_BYTES:
+                self.read_on()
 
     # ---- bodies
 
@@ -521,7 +531,8 @@ class Connection(asyncio.Protocol):
         """Be ready for the next request, or go on with the one that has come already."""
         self.request = None
         self.state = State.IDLE
-        self.read_on()
+        if len(self._buffer) <= MAX_UNREAD_BYTES:
+            self.read_on()
         if self._buffer and not self._in_turn:
             self._schedule_resume()
         elif self._eof and not self._buffer:

@@ -6,7 +6,7 @@ Python, which says what is right.
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from subserve.errors import ConfigError
 
@@ -18,7 +18,15 @@ type SendNow = Callable[[int, bytes], int]
 type WholeResponse = Callable[[bytes, Any, Any, bytes, bytes, bool], bytes | None]
 
 
-def choose(parser: Literal["auto", "c", "python"]) -> tuple[ParseHead, WholeResponse, SendNow]:
+class Functions(NamedTuple):
+    """What there is in two versions."""
+
+    parse_head: ParseHead
+    whole_response: WholeResponse
+    send_now: SendNow
+
+
+def choose(parser: Literal["auto", "c", "python"]) -> Functions:
     """Return the accelerator's functions, or what stands for them.
 
     Raises `ConfigError` where it is asked for and was not built.
@@ -27,14 +35,16 @@ def choose(parser: Literal["auto", "c", "python"]) -> tuple[ParseHead, WholeResp
         try:
             from subserve.http.h1 import _accelerator
 
-            return _accelerator.parse_head, _accelerator.whole_response, _accelerator.send_now
+            return Functions(
+                _accelerator.parse_head, _accelerator.whole_response, _accelerator.send_now
+            )
         except ImportError as error:
             if parser == "c":
                 raise ConfigError(
                     "--http-parser c: the accelerator was not built when subserve was installed: "
                     "install it where there is a C compiler, or leave the choice to auto"
                 ) from error
-    return _parse_nothing, _write_nothing, os.write
+    return Functions(_parse_nothing, _write_nothing, os.write)
 
 
 def _parse_nothing(data: bytes, max_bytes: int, max_count: int) -> None:
