@@ -33,23 +33,16 @@ event stream that has nothing to send would not end when its client leaves, or a
 class AsgiRequest:
     """Runs the app for one request.  `app`, and all else that it needs, is its connection's."""
 
-    __slots__ = (
-        "_app",
-        "_body_complete",
-        "_body_delivered",
-        "_connection",
-        "_ended_at_drain",
-        "_expect_continue",
-        "_framing",
-        "_gone",
-        "_news",
-        "_pieces",
-        "_scope",
-        "_started_at",
-        "_trailers_accepted",
-        "_unread_bytes",
-        "_writes",
-    )
+    # Defaults of the class, not set for each request: most of them never change.
+    _pieces: list[bytes] | None = None
+    _unread_bytes = 0
+    _body_complete = False
+    _body_delivered = False
+    _gone = False
+    _ended_at_drain = False
+    _news: asyncio.Event | None = None
+    _writes = 0
+    _started_at = 0.0
 
     def __init__(
         self,
@@ -68,16 +61,8 @@ class AsgiRequest:
         self._app = app
         self._connection = connection
         self._framing = Framing(method, version, connection.lane.whole_response)
-        self._pieces: list[bytes] = []
-        self._unread_bytes = 0
-        self._body_complete = False
-        self._body_delivered = False
         self._expect_continue = wishes.expect_continue
         self._trailers_accepted = wishes.trailers
-        self._gone = False
-        self._ended_at_drain = False
-        self._news: asyncio.Event | None = None
-        self._writes = 0
         lane = connection.lane
         extensions: dict[str, Any] = {
             "http.response.early_hint": {},
@@ -118,6 +103,8 @@ class AsgiRequest:
     def feed(self, piece: bytes) -> None:
         """Take a part of the body in; drop it once nobody will ask for it."""
         if not self._framing.finished:
+            if self._pieces is None:
+                self._pieces = []
             self._pieces.append(piece)
             self._unread_bytes += len(piece)
             self._tell()
@@ -125,7 +112,8 @@ class AsgiRequest:
     def body_ended(self) -> None:
         """Take note that the body is complete."""
         self._body_complete = True
-        self._tell()
+        if self._news is not None:
+            self._news.set()
 
     def start(self) -> None:
         """Run the app, at once, as far as it goes without waiting."""
@@ -146,7 +134,7 @@ class AsgiRequest:
             return False
         self._framing.begun = self._framing.finished = True
         connection = self._connection
-        connection.write(error_response(status, connection.lane.clock.line()))
+        connection.write(error_response(status, connection.lane.date))
         self._log(status, 0, b"")
         return True
 
@@ -242,9 +230,9 @@ class AsgiRequest:
         return {"type": "http.disconnect"}
 
     def _next_part(self) -> Message:
-        pieces = self._pieces
+        pieces = self._pieces or (b"",)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        self._pieces = None
         self._unread_bytes = 0
         self._body_delivered = self._body_complete
         if not self._body_complete:
@@ -280,9 +268,7 @@ class AsgiRequest:
         """Send a response that is complete: head and body in one write."""
         connection = self._connection
         framing = self._framing
-        parts = framing.whole(
-            body, keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
-        )
+        parts = framing.whole(body, keep_alive=self._may_keep_alive, date=connection.lane.date)
         if not connection.lost:
             if len(parts) == 1:
                 connection.write(parts[0])
@@ -295,7 +281,7 @@ class AsgiRequest:
         connection = self._connection
         framing = self._framing
         parts = framing.part(
-            body, more=more, keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
+            body, more=more, keep_alive=self._may_keep_alive, date=connection.lane.date
         )
         if not connection.gone:
             if len(parts) == 1:
@@ -348,7 +334,7 @@ class AsgiRequest:
         with open(path, "rb") as file:  # noqa: ASYNC230  its blocks are read where they are sent
             size = os.fstat(file.fileno()).st_size
             head = framing.head_alone(
-                size, keep_alive=self._may_keep_alive, date=connection.lane.clock.line()
+                size, keep_alive=self._may_keep_alive, date=connection.lane.date
             )
             if connection.gone:
                 framing.finished = True
@@ -375,9 +361,9 @@ class AsgiRequest:
             self._log(framing.head.status, framing.size, framing.head.lines)
         if connection.request is self:
             connection.response_ended(keep_alive=not framing.close)
-        if self._pieces:
-            self._pieces.clear()
-        self._tell()
+        self._pieces = None
+        if self._news is not None:
+            self._news.set()
 
     def _log(self, status: int, size: int, lines: bytes) -> None:
         access = self._connection.lane.access

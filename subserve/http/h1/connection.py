@@ -361,6 +361,8 @@ class Connection(asyncio.Protocol):
             self._take_body(rest)
         else:
             self._buffer = rest
+            if rest:
+                self._bound_unread(len(rest))
             request.body_ended()
         request.start()
         if self._buffer and self.state is State.IDLE and self._writable is None:
@@ -371,6 +373,7 @@ class Connection(asyncio.Protocol):
     def _wait_for_head(self, data: bytes) -> None:
         self._buffer = data
         self._searched = max(0, len(data) - 3)
+        self.read_on()
         if self.state is State.IDLE:
             self.state = State.HEAD
             self.since = self.lane.now
@@ -401,8 +404,6 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self.state in {State.IDLE, State.HEAD} and self._buffer and self._writable is None:
             self._take_requests(self._buffer)
-            if len(self._buffer) <= MAX_UNREAD_BYTES:
-                self.read_on()
 
     # ---- bodies
 
@@ -445,7 +446,10 @@ class Connection(asyncio.Protocol):
         return self._body_left > 0 or self._decoder is not None
 
     def _bound_unread(self, size: int) -> None:
-        if size > MAX_UNREAD_BYTES and not self._reading_paused and not self._eof:
+        """Read on, or not, with `size` bytes that wait to be taken."""
+        if size <= MAX_UNREAD_BYTES:
+            self.read_on()
+        elif not self._reading_paused and not self._eof:
             self._reading_paused = True
             self.transport.pause_reading()
 
@@ -531,8 +535,7 @@ class Connection(asyncio.Protocol):
         """Be ready for the next request, or go on with the one that has come already."""
         self.request = None
         self.state = State.IDLE
-        if len(self._buffer) <= MAX_UNREAD_BYTES:
-            self.read_on()
+        self._bound_unread(len(self._buffer))
         if self._buffer and not self._in_turn:
             self._schedule_resume()
         elif self._eof and not self._buffer:
@@ -602,7 +605,7 @@ class Connection(asyncio.Protocol):
         """Answer `status` and close; where a response has begun, only close."""
         request, self.request = self.request, None
         if request is None:
-            self.write(error_response(status, self.lane.clock.line()))
+            self.write(error_response(status, self.lane.date))
         elif not request.refuse(status):
             self.break_off(reset=False)
             request.client_left()

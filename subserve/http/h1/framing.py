@@ -33,38 +33,25 @@ class Framing:
     has changed then, so that another response can be sent where none has `begun`.
     """
 
-    __slots__ = (
-        "_built",
-        "_chunked",
-        "_head_method",
-        "_headers",
-        "_status",
-        "_trailer_lines",
-        "_trailers",
-        "_version",
-        "_whole_response",
-        "begun",
-        "close",
-        "finished",
-        "size",
-        "started",
-    )
+    # Defaults of the class, not set for each response: most of them never change.
+    started = False
+    begun = False
+    finished = False
+    close = False
+    """Whether the connection is to be closed behind it."""
+    size = 0
+    """How many bytes of the body have been sent."""
+    _built: ResponseHead | None = None
+    _chunked = False
+    _trailers = False
+    _trailer_lines = b""
+    _status: int
+    _headers: list[tuple[bytes, bytes]]
 
     def __init__(self, method: str, version: str, whole_response: WholeResponse) -> None:
-        self._whole_response = whole_response
         self._head_method = method == "HEAD"
         self._version = version
-        self._built: ResponseHead | None = None
-        self._chunked = False
-        self._trailers = False
-        self._trailer_lines = b""
-        self.started = False
-        self.begun = False
-        self.finished = False
-        self.close = False
-        """Whether the connection is to be closed behind it."""
-        self.size = 0
-        """How many bytes of the body have been sent."""
+        self._whole_response = whole_response
 
     @property
     def self_delimiting(self) -> bool:

@@ -11,7 +11,7 @@ from subserve import tls
 from subserve.http.access import AccessLog
 from subserve.http.h1 import speed
 from subserve.http.h1.connection import Connection, Request, State, Wishes
-from subserve.http.h1.response import Clock
+from subserve.http.h1.response import date_line
 from subserve.options import Config
 from subserve.scoreboard import Counter, Row
 
@@ -82,7 +82,8 @@ class Lane:
         self.request = request
         self.now = self.loop.time()
         """The time of the last sweep: near enough for time-outs, and free of cost to read."""
-        self.clock = Clock()
+        self.date = date_line()
+        """The Date header: as old as the last sweep, at most a second."""
         self.draining = False
         self.parse_head, self.whole_response, self.send_now = speed.choose(config.http_parser)
         self.access = access
@@ -167,6 +168,7 @@ class Lane:
     def _sweep(self) -> None:
         """Tell the time to all connections: one timer a worker, however many there are."""
         self.now = now = self.loop.time()
+        self.date = date_line()
         self._timer = self.loop.call_later(self._interval, self._sweep)
         for connection in list(self._connections):
             connection.check_time(now)

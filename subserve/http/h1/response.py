@@ -97,21 +97,9 @@ def _kind_of(name: bytes) -> int:
     return kind
 
 
-class Clock:
-    """The Date header (RFC 9110, section 6.6.1), made once a second."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._line = b""
-
-    def line(self) -> bytes:
-        """Return the header line for now."""
-        second = int(time.time())
-        if second != self._second:
-            # In this order: other threads may look in between.
-            self._line = f"date: {formatdate(second, usegmt=True)}\r\n".encode()
-            self._second = second
-        return self._line
+def date_line() -> bytes:
+    """Return the Date header for now (RFC 9110, section 6.6.1)."""
+    return f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
 
 
 def error_response(status: int, date: bytes) -> bytes:

@@ -194,7 +194,7 @@ class WsgiRequest:
                 self._service.max_queue,
             )
         self._log(503, 0, b"")
-        connection.write(error_response(503, RETRY_AFTER + connection.lane.clock.line()))
+        connection.write(error_response(503, RETRY_AFTER + connection.lane.date))
         connection.response_ended(keep_alive=False)
 
     def client_left(self) -> None:
@@ -210,7 +210,7 @@ class WsgiRequest:
         if self._body_complete:
             return False
         connection = self._connection
-        connection.write(error_response(status, connection.lane.clock.line()))
+        connection.write(error_response(status, connection.lane.date))
         self._log(status, 0, b"")
         return True
 
@@ -321,7 +321,7 @@ class WsgiRequest:
                     message["body"],
                     more=message["more_body"],
                     keep_alive=self._connection.may_keep_alive,
-                    date=self._connection.lane.clock.line(),
+                    date=self._connection.lane.date,
                 )
             else:
                 parts += self._whole(message["body"])
@@ -331,7 +331,7 @@ class WsgiRequest:
     def _whole(self, body: bytes) -> list[bytes]:
         connection = self._connection
         return self._framing.whole(
-            body, keep_alive=connection.may_keep_alive, date=connection.lane.clock.line()
+            body, keep_alive=connection.may_keep_alive, date=connection.lane.date
         )
 
     def _write(self, parts: list[bytes], *, last: bool) -> None:
