@@ -9,7 +9,7 @@ from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
 from subserve.tls import HANDSHAKE_TIMEOUT
 
-log = logging.getLogger("subserve.connections")
+log = logging.getLogger("subserve.worker")
 
 FD_BYTES = 4
 _READ_BYTES = 4096
@@ -46,6 +46,8 @@ class Connections:
 
     async def drain(self, deadline: float) -> int:
         """Let the connections end by `deadline` (loop time); cut off the rest and count them."""
+        self._lane.draining = True
+        log.info("draining %d connections, %d requests", len(self), self._row.requests)
         # The coordinator has closed its end; what it had handed over until then is served.
         await self._all_arrived
         self._lane.begin_drain()

@@ -103,7 +103,6 @@ class Runner:
         return Lane(config, self._row, access_log, make, others)
 
     async def _drain(self, connections: Connections, deadline: float) -> None:
-        log.info("draining %d connections, %d requests", len(connections), self._row.requests)
         if cut := await connections.drain(deadline):
             log.warning(
                 "%d connections were cut off when the graceful timeout was over; "

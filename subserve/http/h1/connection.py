@@ -289,6 +289,7 @@ class Connection(asyncio.Protocol):
                 self._blank_line = True
                 if not data:
                     self._buffer = b""
+                    self.state = State.IDLE  # its CR may have come alone
                     return b""
             elif len(data) > 1:
                 raise Refused(400, "a bare CR")
