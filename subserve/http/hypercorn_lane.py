@@ -6,13 +6,11 @@ so that a lane of our own can stand in front of it and pass on what it does not 
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import socket
 import struct
 import sys
-import termios
 from collections.abc import Mapping
 from typing import Any, cast, override
 
@@ -29,6 +27,7 @@ from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 
 from subserve.http import hypercorn_mended
 from subserve.http.exchange import Exchanges
+from subserve.http.sockets import unsent_bytes
 from subserve.log import write_access
 from subserve.options import Config
 
@@ -213,7 +212,7 @@ class _Connection(TCPServer):
         closed = asyncio.ensure_future(self.writer.wait_closed())
         while self._is_tls and not closed.done():
             await asyncio.wait((closed,), timeout=TLS_CLOSE_INTERVAL)
-            if not closed.done() and not _unsent_bytes(self.writer):
+            if not closed.done() and not unsent_bytes(self.writer.transport):
                 self.writer.transport.abort()
         try:
             await closed
@@ -225,18 +224,6 @@ def _still_sends(connection: h11.Connection | H11WSConnection) -> bool:
     """Tell whether more may come than the requests that have been answered."""
     requests_over = connection.their_state in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
     return not requests_over or bool(connection.trailing_data[0])
-
-
-def _unsent_bytes(writer: asyncio.StreamWriter) -> int:
-    """Return how many bytes the client's kernel has not acknowledged yet.
-
-    None in the kernel's queue means none in that of the transport: the loop would have moved them.
-    """
-    fd = writer.get_extra_info("socket").fileno()
-    if fd < 0:
-        return 0
-    queued = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4)
-    return int.from_bytes(queued, sys.byteorder) + writer.transport.get_write_buffer_size()
 
 
 class _NothingMore:

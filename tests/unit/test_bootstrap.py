@@ -219,7 +219,7 @@ class TestStamp:
     @pytest.fixture
     def root(self, tmp_path):
         for name in environment.INPUTS:
-            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(name)
         return tmp_path
 
@@ -274,6 +274,15 @@ class TestStamp:
     def test_ready_means_that_nothing_is_done(self, root, venv, capsys):
         assert environment.make_ready(root, "") == venv
         assert capsys.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(("code", "warnings"), [(0, 0), (1, 1)])
+    def test_a_lack_of_the_accelerator_is_told(self, venv, capsys, code, warnings):
+        """Installers do not show what a build says that succeeds."""
+        (venv / "bin" / "python").unlink()
+        TestCandidates.program(venv / "bin" / "python")
+        (venv / "bin" / "python").write_text(f"#!/bin/sh\nexit {code}\n")
+        environment._look_for_accelerator(venv)
+        assert capsys.readouterr().err.count("WARNING: no accelerator was compiled") == warnings
 
     def test_a_version_has_a_folder_of_its_own(self, root):
         assert environment.folder(root, "") == root / ".venv"

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Iterator, List
 
 from tools.bootstrap import interpreters, uvtool
-from tools.bootstrap.steps import StepFailed, run, say
+from tools.bootstrap.steps import StepFailed, ask, run, say
 
 LOCK = "requirements/dev.txt"
 
-# What the environment depends on; the version of the project is read from the last one.
-INPUTS = (LOCK, "pyproject.toml", "subserve/__init__.py")
+# What the environment depends on: what pins and describes it, and what is compiled.  The version of
+# the project is read from __init__.py.
+INPUTS = (
+    LOCK,
+    "pyproject.toml",
+    "subserve/__init__.py",
+    "subserve/http/h1/_accelerator.c",
+    "tools/hatch_build.py",
+)
 
 # A file in the environment, written last.
 STAMP = ".made-from"
@@ -118,9 +125,21 @@ def _build(root: Path, venv: Path, version: str) -> None:
         "mend pyproject.toml as the output says",
         env,
     )
+    _look_for_accelerator(venv)
     stamp = "{}\n{}\n".format(origin(venv), contents(root))
     (venv / STAMP).write_text(stamp, encoding="utf-8", errors="surrogateescape")
     say("{} is ready after {:.1f} s".format(venv.name, time.monotonic() - started))
+
+
+def _look_for_accelerator(venv: Path) -> None:
+    # uv shows what a build has to say only if it fails, and this one does not.
+    try:
+        ask([str(venv / "bin/python"), "-c", "import subserve.http.h1._accelerator"])
+    except StepFailed:
+        say(
+            "WARNING: no accelerator was compiled, so requests take more CPU time; "
+            "`make build` says why"
+        )
 
 
 @contextmanager

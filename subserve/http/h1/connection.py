@@ -34,6 +34,7 @@ from subserve.http.h1.head import (
     parse_target,
 )
 from subserve.http.h1.response import error_response
+from subserve.http.sockets import unsent_bytes
 
 if TYPE_CHECKING:
     from subserve.http.h1.lane import Lane
@@ -294,7 +295,10 @@ class Connection(asyncio.Protocol):
             elif len(data) > 1:
                 raise Refused(400, "a bare CR")
         lane = self.lane
-        found = lane.parse_head(data, lane.max_header_bytes, lane.max_header_count)
+        # Once for a head that comes in pieces: what was searched is not searched again.
+        found = None
+        if not self._searched:
+            found = lane.parse_head(data, lane.max_header_bytes, lane.max_header_count)
         if found is None:
             return self._take_any_request(data)
         end, method, path, raw_path, query, headers, length, self.keep_alive = found
@@ -539,17 +543,24 @@ class Connection(asyncio.Protocol):
         self._bound_unread(len(self._buffer))
         if self._buffer and not self._in_turn:
             self._schedule_resume()
-        elif self._eof and not self._buffer:
-            self.transport.close()
+        elif not self._buffer and self._eof:
+            self.close()
+        elif not self._buffer and self.lane.draining:
+            # Its response had begun before that, and did not say that it would be the last.
+            self.lane.close_soon(self)
 
     def _close_after_response(self) -> None:
         unread = bool(self._buffer) or self.body_pending
         if self.lane.draining or unread:
             self.linger(unread=unread)
         else:
-            # The client wanted it so, and sends no more.
-            self.state = State.CLOSING
-            self.transport.close()
+            self.close()  # the client wanted it so, and sends no more
+
+    def close(self) -> None:
+        """Close, once all that was written is out."""
+        self.state = State.CLOSING
+        self.since = self.lane.now
+        self.transport.close()
 
     def linger(self, *, unread: bool) -> None:
         """Say that we send no more, and drop what comes until the client has seen that.
@@ -562,8 +573,7 @@ class Connection(asyncio.Protocol):
         if self.lost or self.transport.is_closing():
             return
         if self._eof or (self.tls is not None and not unread):
-            self.state = State.CLOSING
-            self.transport.close()
+            self.close()
             return
         self.state = State.LINGERING
         self.since = self.lane.now
@@ -636,12 +646,19 @@ class Connection(asyncio.Protocol):
             if self.waits_for_body and elapsed > lane.body_timeout:
                 log.debug("a body stood still")
                 self.refuse(408)
-        elif not self._writing_stalled(now) and state is State.LINGERING:
+        elif self._writing_stalled(now):
+            return
+        elif state is State.LINGERING:
             if self.transport.get_write_buffer_size():
                 self.since = now  # it lingers once all is out
             elif elapsed > lane.linger_timeout:
-                self.state = State.CLOSING
-                self.transport.close()
+                self.close()
+        elif (
+            self.tls is not None
+            and elapsed > lane.linger_timeout
+            and not unsent_bytes(self.transport)
+        ):
+            self.transport.abort()  # asyncio would wait 30 s for the other side's close_notify
 
     def _writing_stalled(self, now: float) -> bool:
         """Cut off a client that takes nothing of what waits for it; tell whether it was."""

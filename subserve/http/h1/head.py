@@ -36,8 +36,8 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(\?.*)?")
 _HOST = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9\-._~!$&'()*+,;=]{0,255})(?::[0-9]{0,5})?"
 )
-"""RFC 3986, section 3.2.2, but for percent signs: some decode them and some do not.  Empty where the
-target has no authority (RFC 9110, section 7.2)."""
+"""RFC 3986, section 3.2.2, but for percent signs, which some decode and some do not.  Empty where
+the target has no authority (RFC 9110, section 7.2)."""
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 """18 digits are an exabyte, and fit into any integer that somebody in front of us may use."""
 

@@ -191,10 +191,19 @@ class Lane:
         self.loop.call_later(LAST_REQUEST_GRACE, self._close_idle, 1)
         self.loop.call_later(FIRST_REQUEST_GRACE, self._close_idle, 0)
 
+    def close_soon(self, connection: Connection) -> None:
+        """Close a connection that became idle in the drain, unless a request is on its way."""
+        self.loop.call_later(LAST_REQUEST_GRACE, self._close_if_idle, connection)
+
+    def _close_if_idle(self, connection: Connection) -> None:
+        if connection.state is State.IDLE:
+            connection.close()
+
     def _close_idle(self, served: int) -> None:
         for connection in list(self._connections):
-            if connection.state is State.IDLE and connection.served >= served:
-                connection.linger(unread=False)
+            idle = connection.state is State.IDLE and connection.served >= served
+            if idle or (connection.state is State.HEAD and served == 0):
+                connection.close()
 
     async def ended(self, deadline: float) -> None:
         """Wait until nothing is left, or until `deadline` (loop time)."""
@@ -206,8 +215,9 @@ class Lane:
 
     async def cut_off(self, timeout: float) -> int:
         """Abort what is open and cancel what then still runs; return how many it were."""
-        count = len(self._connections) + len(self._tasks)
+        count = len(self._tasks)
         for connection in list(self._connections):
+            count += connection.state is State.ACTIVE
             connection.state = State.CLOSING
             connection.transport.abort()
         for task in self._tasks:
