@@ -28,6 +28,18 @@ if _thread._count():
     ) or 'a thread without a name')
 """
 
+_LET_GO = """
+pending = type.__subclasses__(type)
+while pending:
+    metaclass = pending.pop()
+    pending += type.__subclasses__(metaclass)
+    if type(metaclass) is metaclass:
+        metaclass.__class__ = metaclass.__base__
+"""
+"""Classes that are their own metaclass, as those of h11 are, hold a reference to themselves that
+the garbage collector cannot take away.  With each of them lives on whatever it can reach: its
+module, and memory arenas of 2 to 8 MiB in all, for each interpreter that is closed."""
+
 
 class Interpreter:
     """A sub-interpreter with its own GIL.  All its methods block the thread that calls them.
@@ -60,5 +72,6 @@ class Interpreter:
 
     def close(self) -> None:
         """Finalise it; no thread but the caller's may live in it (see `live_threads`)."""
+        _interpreters.exec(self._id, _LET_GO, {})
         with _birth_and_death:
             _interpreters.destroy(self._id)

@@ -28,6 +28,16 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Command: log where each of your threads is; your event loop has not run for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Command: open your log files anew, for they may have been moved away."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Report: the app is loaded and started; `interface` is ``asgi`` or ``wsgi``."""
 
@@ -48,9 +58,11 @@ class Failed:
     exit_code: int
 
 
-type Message = Drain | Ready | Failed
+type Message = Drain | DumpStacks | ReopenLogs | Ready | Failed
 
-_BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in (Drain, Ready, Failed)}
+_BY_NAME: dict[str, type[Message]] = {
+    cls.__name__: cls for cls in (Drain, DumpStacks, ReopenLogs, Ready, Failed)
+}
 
 
 def encode(message: Message) -> bytes:

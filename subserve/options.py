@@ -71,6 +71,20 @@ def parse_workers(text: str) -> int:
         raise ValueError(f"{error}, or auto") from None
 
 
+def or_off(parse: Parser) -> Parser:
+    """Return a parser that reads ``off`` and ``0`` as 0, and what else there is as `parse` does."""
+
+    def parse_or_off(text: str) -> Any:
+        if text.strip().lower() in {"off", "0"}:
+            return 0
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or off") from None
+
+    return parse_or_off
+
+
 def parse_flag(text: str) -> bool:
     """Read true/false, yes/no, on/off, 1/0."""
     match text.strip().lower():
@@ -277,7 +291,47 @@ class Config:
         parse=parse_duration,
         metavar="TIME",
     )
+    hang_timeout: float = _option(
+        30.0,
+        "Time for which an event loop may not run, because of a blocking call or an endless loop, "
+        "before its worker is replaced; or off.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME",
+    )
+    max_worker_lifetime: float = _option(
+        0.0,
+        "Time after which a worker is replaced by a new one; or off.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME",
+        default_text="off",
+    )
 
+    max_requests: int = _option(
+        0,
+        "Requests after which a worker is replaced by a new one; or off.",
+        group="limits",
+        parse=or_off(parse_count),
+        metavar="N",
+        default_text="off",
+    )
+    max_requests_jitter: int = _option(
+        0,
+        "At most so many more, at random, so that the workers do not come to it all at once.",
+        group="limits",
+        parse=or_off(parse_count),
+        metavar="N",
+        default_text="off",
+    )
+    max_rss: int = _option(
+        0,
+        "Resident memory of the serving process beyond which its supervisor replaces it; or off.",
+        group="limits",
+        parse=or_off(parse_size),
+        metavar="SIZE",
+        default_text="off",
+    )
     max_header_bytes: int = _option(
         32 * 1024,
         "Largest request head that is accepted.",

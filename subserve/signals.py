@@ -3,14 +3,20 @@
 Only the main interpreter's main thread may have signal handlers; workers never see a signal.
 """
 
+import faulthandler
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 STOP_GRACEFULLY = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_AT_ONCE = frozenset({signal.SIGQUIT})
 INTERRUPT = signal.SIGINT
+REOPEN_LOGS = signal.SIGUSR1
+ONE_MORE, ONE_LESS = signal.SIGTTIN, signal.SIGTTOU
+
+_HANDLED = STOP_GRACEFULLY | STOP_AT_ONCE | {REOPEN_LOGS, ONE_MORE, ONE_LESS}
 
 
 def _written_to_wakeup_fd(signum: int, frame: object) -> None:
@@ -25,7 +31,7 @@ def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterato
     about to end then, with an exit code that a second Ctrl-C during the last steps must not change.
     """
     sock.setblocking(False)
-    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in STOP_GRACEFULLY | STOP_AT_ONCE}
+    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in _HANDLED}
     fd_before = signal.set_wakeup_fd(sock.fileno(), warn_on_full_buffer=False)
     try:
         yield
@@ -33,3 +39,28 @@ def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterato
         signal.set_wakeup_fd(fd_before)
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_IGN if ignored_after else handler)
+
+
+_STACKS = getattr(signal, "SIGRTMAX", 1) - 1
+"""A real-time signal, which nobody else sends: SIGUSR2 would be one for operators."""
+
+
+def stacks_are_written_to(file: IO[bytes]) -> bool:
+    """Prepare `ask_for_stacks`; return whether the platform has what that takes.
+
+    For the rest of the process: without a handler, a signal that comes late would end it.
+    """
+    if not hasattr(signal, "SIGRTMAX"):
+        return False
+    faulthandler.register(_STACKS, file, all_threads=True)
+    return True
+
+
+def ask_for_stacks(thread: int) -> None:
+    """Have a live thread, named by its `ident`, write the stacks of all threads of its interpreter.
+
+    It is the one way to those of an interpreter whose GIL is held by C code, since the handler
+    runs on the thread itself and takes no lock.  A system call that the thread waits in may end
+    early, with EINTR (signal(7)); so this is for threads that are given up on.
+    """
+    signal.pthread_kill(thread, _STACKS)

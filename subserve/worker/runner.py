@@ -19,9 +19,11 @@ from subserve.http.others import OtherProtocols
 from subserve.http.wsgi import WsgiApp
 from subserve.http.wsgi.pool import Pool
 from subserve.messages import Ready
+from subserve.policy import heartbeat_interval
 from subserve.scoreboard import Counter, Row
 from subserve.worker.connections import Connections
 from subserve.worker.control import ControlThread
+from subserve.worker.heartbeat import Heartbeat
 from subserve.worker.lifespan import Lifespan
 
 log = logging.getLogger("subserve.worker")
@@ -65,10 +67,13 @@ class Runner:
         def on_drain(timeout: float) -> None:
             loop.call_soon_threadsafe(_set_once, drain_asked, timeout)
 
-        control = ControlThread(self._channel, on_drain)
+        interval = heartbeat_interval(config.hang_timeout)
+        heartbeat = Heartbeat(loop, self._row, interval)
+        control = ControlThread(self._channel, on_drain, self._row, interval)
         control.start()
         try:
             connections.start()
+            heartbeat.start()
             self.ready = True
             self._channel.send(Ready(self._interface))
 
@@ -76,6 +81,7 @@ class Runner:
             await self._drain(connections, deadline)
             await lifespan.shutdown(max(LIFESPAN_MARGIN, deadline + LIFESPAN_MARGIN - loop.time()))
         finally:
+            heartbeat.stop()
             control.stop()
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
