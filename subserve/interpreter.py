@@ -35,10 +35,20 @@ while pending:
     pending += type.__subclasses__(metaclass)
     if type(metaclass) is metaclass:
         metaclass.__class__ = metaclass.__base__
+import warnings
+warnings.filters[:] = [
+    row for row in warnings.filters
+    if row[2].__module__ == 'builtins' and not hasattr(row[1], 'match')
+    and not hasattr(row[3], 'match')
+]
 """
-"""Classes that are their own metaclass, as those of h11 are, hold a reference to themselves that
-the garbage collector cannot take away.  With each of them lives on whatever it can reach: its
-module, and memory arenas of 2 to 8 MiB in all, for each interpreter that is closed."""
+"""Breaks what CPython cannot: after it the interpreter gives its memory back, 4 to 9 MiB of it.
+
+Classes that are their own metaclass, as those of h11 are, hold a reference to themselves that the
+garbage collector cannot take away.  And the filters of warnings are let go of after its last run:
+a pattern in them, or a class, keeps its module, which keeps whatever it can reach.  (CPython 3.14
+and 3.15.)
+"""
 
 
 class Interpreter:

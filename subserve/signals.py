@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
 
 STOP_GRACEFULLY = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_AT_ONCE = frozenset({signal.SIGQUIT})
@@ -45,14 +44,15 @@ _STACKS = getattr(signal, "SIGRTMAX", 1) - 1
 """A real-time signal, which nobody else sends: SIGUSR2 would be one for operators."""
 
 
-def stacks_are_written_to(file: IO[bytes]) -> bool:
+def stacks_are_written_to(fd: int) -> bool:
     """Prepare `ask_for_stacks`; return whether the platform has what that takes.
 
     For the rest of the process: without a handler, a signal that comes late would end it.
     """
     if not hasattr(signal, "SIGRTMAX"):
         return False
-    faulthandler.register(_STACKS, file, all_threads=True)
+    # Not a file object: workers that import faulthandler would have their GC visit it.
+    faulthandler.register(_STACKS, fd, all_threads=True)
     return True
 
 

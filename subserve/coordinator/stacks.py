@@ -24,7 +24,7 @@ class ForeignStacks:
         """
         if self._file is None:
             file = tempfile.TemporaryFile(prefix="subserve-stacks-")  # noqa: SIM115  for good
-            if not signals.stacks_are_written_to(file):
+            if not signals.stacks_are_written_to(file.fileno()):
                 file.close()
                 return False
             self._file = file
