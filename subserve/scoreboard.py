@@ -23,7 +23,8 @@ class Counter(IntEnum):
     """The fields of a row, as places in units of `FIELD_BYTES`."""
 
     CONNECTIONS_ASSIGNED = 0
-    """Connections handed to the worker; written by the coordinator."""
+    """Connections handed to the worker, less those it has not taken in and that were taken back;
+    written by the coordinator."""
     CONNECTIONS_CLOSED = LINE_BYTES // FIELD_BYTES
     """Connections that ended; this and the rest is written by the worker's event loop thread."""
     REQUESTS_STARTED = CONNECTIONS_CLOSED + 1
@@ -37,7 +38,7 @@ class Counter(IntEnum):
 
 
 class Row:
-    """A worker's counters.  Each only ever grows; differences of two tell what is open now.
+    """A worker's counters.  They grow; differences of two tell what is open now.
 
     `cells` are the counters by place, for where a call for each would cost too much.
     """

@@ -6,7 +6,7 @@ Only the main interpreter's main thread may have signal handlers; workers never 
 import faulthandler
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 STOP_GRACEFULLY = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -14,8 +14,7 @@ STOP_AT_ONCE = frozenset({signal.SIGQUIT})
 INTERRUPT = signal.SIGINT
 REOPEN_LOGS = signal.SIGUSR1
 ONE_MORE, ONE_LESS = signal.SIGTTIN, signal.SIGTTOU
-
-_HANDLED = STOP_GRACEFULLY | STOP_AT_ONCE | {REOPEN_LOGS, ONE_MORE, ONE_LESS}
+FOR_THE_FLEET = frozenset({REOPEN_LOGS, ONE_MORE, ONE_LESS})
 
 
 def _written_to_wakeup_fd(signum: int, frame: object) -> None:
@@ -23,14 +22,20 @@ def _written_to_wakeup_fd(signum: int, frame: object) -> None:
 
 
 @contextmanager
-def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterator[None]:
-    """Have the number of each signal arrive as a byte at the other end of `sock`.
+def delivered_to(
+    sock: socket.socket,
+    also: Iterable[signal.Signals] = (),
+    *,
+    ignored_after: bool = False,
+) -> Iterator[None]:
+    """Have the number of each signal that stops, and of `also`, arrive at the end of `sock`.
 
     Afterwards handlers are as before; or, `ignored_after`, the signals are ignored: the process is
     about to end then, with an exit code that a second Ctrl-C during the last steps must not change.
     """
     sock.setblocking(False)
-    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in _HANDLED}
+    wanted = STOP_GRACEFULLY | STOP_AT_ONCE | frozenset(also)
+    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in wanted}
     fd_before = signal.set_wakeup_fd(sock.fileno(), warn_on_full_buffer=False)
     try:
         yield

@@ -185,15 +185,16 @@ class WorkerHandle:
             except BlockingIOError:
                 pass  # that was all
         numbers = [data[place : place + FD_BYTES] for place in range(0, len(data), FD_BYTES)]
+        self._row.add(Counter.CONNECTIONS_ASSIGNED, -len(numbers))
         return [socket.socket(fileno=int.from_bytes(number, "little")) for number in numbers]
 
-    def drain(self, timeout: float) -> None:
-        """Ask the worker to finish within `timeout` seconds.
+    def drain(self, timeout: float, idle_grace: float = 0.0) -> None:
+        """Ask the worker to finish within `timeout` seconds; see `Drain` for `idle_grace`.
 
         The end of the connection channel tells it that all connections have been handed over.
         """
         self.take(WorkerEvent.DRAIN_SENT)
-        self._send_drain(timeout)
+        self._send_drain(timeout, idle_grace)
 
     def take_out(self, timeout: float) -> None:
         """Ask a worker that hangs where it does, and to drain should its loop come back."""
@@ -205,10 +206,10 @@ class WorkerHandle:
         """Have one end that is ready too late."""
         self._send_drain(0.0)
 
-    def _send_drain(self, timeout: float) -> None:
+    def _send_drain(self, timeout: float, idle_grace: float = 0.0) -> None:
         self.deadline = time.monotonic() + timeout + EXIT_MARGIN
         self._connections.close()
-        self.control.send(Drain(timeout))
+        self.control.send(Drain(timeout, idle_grace))
 
     def receive(self) -> list[Message] | None:
         """Return the reports that have arrived, None once the worker has closed its end."""

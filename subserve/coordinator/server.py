@@ -52,6 +52,10 @@ log = logging.getLogger("subserve")
 LONGEST_WAIT = 24 * 3600.0
 """Seconds; epoll_wait(2) takes at most 24 days, and a time-out of the operator may be longer."""
 
+IDLE_GRACE = 5.0
+"""Seconds that idle connections of a worker that is replaced may still bring a request.  A client
+that asks at the moment we close loses its request; most that will ask do so in that time."""
+
 TICK_SECONDS = 1.0
 """How often requests are counted and memory looked at, where that is asked for."""
 
@@ -145,7 +149,7 @@ class Coordinator:
         """
         if self._config.max_rss and self._turn_over_hook is None:
             log.warning("--max-rss needs a supervisor; there is none, it will only be reported")
-        with signals.delivered_to(self._wake_in, ignored_after=True):
+        with signals.delivered_to(self._wake_in, signals.FOR_THE_FLEET, ignored_after=True):
             self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
             try:
                 while not self._at_once and self._step():
@@ -237,7 +241,7 @@ class Coordinator:
             case Drain(info):
                 graceful = self._config.graceful_timeout
                 left = self._stop_by - EXIT_MARGIN - now
-                self._crew[info].drain(max(0.0, min(graceful, left)))
+                self._crew[info].drain(max(0.0, min(graceful, left)), self._idle_grace)
             case TakeOut(info):
                 worker = self._crew[info]
                 self._crew.take_out(worker)
@@ -248,6 +252,12 @@ class Coordinator:
                 self._crew.abandon(self._crew[info])
             case TurnOver(reason):
                 self._turn_over(reason, now)
+
+    @property
+    def _idle_grace(self) -> float:
+        # With half of the time left for the requests that it may bring.
+        others_serve = self._phase is Phase.SERVING
+        return min(IDLE_GRACE, self._config.graceful_timeout / 2) if others_serve else 0.0
 
     def _serve(self) -> None:
         self._phase = enter(self._phase, Phase.SERVING)

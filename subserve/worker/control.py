@@ -24,7 +24,7 @@ class ControlThread:
     """Obeys each command as it arrives; `heartbeat` is the interval in seconds, 0 for none."""
 
     def __init__(
-        self, channel: Channel, on_drain: Callable[[float], None], row: Row, heartbeat: float
+        self, channel: Channel, on_drain: Callable[[Drain], None], row: Row, heartbeat: float
     ) -> None:
         self._channel = channel
         self._on_drain = on_drain
@@ -54,8 +54,8 @@ class ControlThread:
 
     def _obey(self, command: Message) -> None:
         match command:
-            case Drain(timeout):
-                self._on_drain(timeout)
+            case Drain():
+                self._on_drain(command)
             case DumpStacks():
                 stacks = {subserve_log.TRACEBACK: stacks_of_threads()}
                 log.warning("its threads are where the stacks above say", extra=stacks)

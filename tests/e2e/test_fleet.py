@@ -172,6 +172,8 @@ def test_the_access_log_is_reopened(serve: Serve, tmp_path: Path) -> None:
                 wire.get(f"/length/1?{text}", "Connection: close").answer()
 
     request("before")
+    # What is logged of a request may be written a moment after its answer.
+    until(lambda: path.read_text() == "/length/1?before\n" * 4, path.read_text)
     path.rename(folder / "access.1")
     server.send(USR1)
     until(path.exists)
@@ -179,7 +181,6 @@ def test_the_access_log_is_reopened(serve: Serve, tmp_path: Path) -> None:
     rotated = str(folder / "access.1")
     until(lambda: rotated not in [os.readlink(p) for p in fds(server)])
     request("after")
-    # What is logged of a request may be written a moment after its answer.
     until(lambda: path.read_text() == "/length/1?after\n" * 4, path.read_text)
     assert (folder / "access.1").read_text() == "/length/1?before\n" * 4
 

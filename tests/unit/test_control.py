@@ -28,7 +28,7 @@ class Side:
     def __init__(self) -> None:
         coordinator, worker = socket.socketpair()
         self.coordinator, self.worker = Channel(coordinator), Channel(worker)
-        self.drains: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self.drains: queue.SimpleQueue[Drain] = queue.SimpleQueue()
         self.board = Scoreboard.create(1)
         self.row = self.board.row(0)
         self.control = ControlThread(self.worker, self.drains.put, self.row, HEARTBEAT)
@@ -60,9 +60,10 @@ def until(records: list[logging.LogRecord], word: str) -> logging.LogRecord:
 
 def test_drain_commands_are_passed_on(side: Side) -> None:
     side.control.start()
-    side.coordinator.send(Drain(2.5))
-    side.coordinator.send(Drain(0.0))
-    assert [side.drains.get(timeout=DEADLINE) for _ in range(2)] == [2.5, 0.0]
+    commands = [Drain(2.5, 1.0), Drain(0.0)]
+    for command in commands:
+        side.coordinator.send(command)
+    assert [side.drains.get(timeout=DEADLINE) for _ in commands] == commands
     side.control.stop()
     assert "subserve-control" not in [thread.name for thread in threading.enumerate()]
 
@@ -71,7 +72,7 @@ def test_commands_that_come_in_one_piece_are_all_obeyed(side: Side) -> None:
     side.coordinator.send(Drain(1.0))
     side.coordinator.send(Drain(2.0))
     side.control.start()
-    assert [side.drains.get(timeout=DEADLINE) for _ in range(2)] == [1.0, 2.0]
+    assert [side.drains.get(timeout=DEADLINE) for _ in range(2)] == [Drain(1.0), Drain(2.0)]
     side.control.stop()
 
 
@@ -127,7 +128,7 @@ def test_without_a_heartbeat_it_only_waits(side: Side) -> None:
     side.control = ControlThread(side.worker, side.drains.put, side.row, 0.0)
     side.control.start()
     side.coordinator.send(Drain(1.0))
-    assert side.drains.get(timeout=DEADLINE) == 1.0
+    assert side.drains.get(timeout=DEADLINE) == Drain(1.0)
     side.control.stop()
     assert side.row[Counter.CONTROL_BEATS] == 0
 
