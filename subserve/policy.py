@@ -289,14 +289,16 @@ def _missing(fleet: Fleet, now: float) -> list[Action]:
 
 
 def _superfluous(fleet: Fleet) -> list[Member]:
-    """Return who is ready and not needed: it was replaced, or its place is not wanted any more."""
+    """Return who is ready and not needed: it was replaced, or its place is not wanted any more.
+
+    Nobody, while another place is empty: whoever can serve is needed then.
+    """
     found: list[Member] = []
+    if not fleet.complete:
+        return found
     for place in {member.info.index for member in fleet.members}:
         ready = [m for m in fleet.staying(place) if m.state is WorkerState.READY]
-        if place < fleet.wanted:
-            found += ready[:-1]
-        elif fleet.complete:
-            found += ready
+        found += ready[:-1] if place < fleet.wanted else ready
     return found
 
 

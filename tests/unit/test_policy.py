@@ -175,6 +175,11 @@ def test_the_replacement_is_ready_before_the_old_one_drains() -> None:
     assert actions(Phase.SERVING, OLD, READY[1], member(0, S.READY, 2)) == [Drain(info(0))]
 
 
+def test_the_old_one_stays_while_another_place_is_empty() -> None:
+    broken = member(1, S.STARTING, 2, deadline=NOW + 5)
+    assert actions(Phase.SERVING, OLD, member(0, S.READY, 2), broken) == []
+
+
 def test_one_at_a_time_the_longest_serving_first() -> None:
     younger = member(0, S.READY, requests_left=0, since=20.0)
     older = member(1, S.READY, retire_at=NOW, since=10.0)

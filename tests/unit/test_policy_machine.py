@@ -358,4 +358,4 @@ class Server(RuleBasedStateMachine):
 
 
 TestServer = Server.TestCase
-TestServer.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestServer.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
