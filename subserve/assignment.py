@@ -12,8 +12,9 @@ class Assignment:
     """The coordinator's side makes one, the worker's side reads it.
 
     The file descriptors are the process's: `control_fd` and `connections_fd` belong to the worker
-    from here on, `scoreboard_fd` stays the coordinator's.  `scratch` is a directory that all
-    workers of the process share; `sys_path` is the coordinator's.
+    from here on, `scoreboard_fd` stays the coordinator's, and `row` is the number of the worker's
+    row in it.  `scratch` is a directory that all workers of the process share; `sys_path` is the
+    coordinator's.
     """
 
     worker: WorkerInfo
@@ -21,6 +22,7 @@ class Assignment:
     control_fd: int
     connections_fd: int
     scoreboard_fd: int
+    row: int
     scratch: str
     sys_path: list[str]
 

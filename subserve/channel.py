@@ -4,6 +4,7 @@
 gh-153005); a blocked `recv` costs nothing and ends when the other side is closed.
 """
 
+import select
 import socket
 import threading
 from collections import deque
@@ -34,6 +35,14 @@ class Channel:
             except OSError:
                 return False
         return True
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until `receive` will not have to, at most `timeout` seconds; return whether so."""
+        if self._received:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
 
     def receive(self) -> Message | None:
         """Wait for a message; return None once the other side, or `shutdown`, has ended it."""

@@ -17,6 +17,8 @@ _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its o
 SIGNALS = (
     ("TERM, INT", "Finish the requests in flight, then stop; a second INT stops at once."),
     ("QUIT", "Stop at once."),
+    ("USR1", "Reopen the access log, which log rotation has moved away."),
+    ("TTIN, TTOU", "Add a worker; remove one, unless it is the last."),
 )
 
 EXIT_CODES = (

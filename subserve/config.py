@@ -15,6 +15,9 @@ from typing import Any
 from subserve.errors import ConfigError
 from subserve.options import Config, flag_of, rows, value_text, variable_of
 
+LEAST_HANG_TIMEOUT = 0.5
+"""Seconds; below it a busy machine would look like a worker that hangs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -225,6 +228,10 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         yield f"{flag('startup_timeout')}: must be more than 0"
     if config.keep_alive_timeout <= 0:
         yield f"{flag('keep_alive_timeout')}: must be more than 0"
+    if 0 < config.hang_timeout < LEAST_HANG_TIMEOUT:
+        yield f"{flag('hang_timeout')}: must be at least {LEAST_HANG_TIMEOUT:g}, or off"
+    if config.max_requests_jitter and not config.max_requests:
+        yield f"{flag('max_requests_jitter')}: does nothing without --max-requests"
     yield from _format_problems(config, flag)
 
 

@@ -28,6 +28,28 @@ if _thread._count():
     ) or 'a thread without a name')
 """
 
+_LET_GO = """
+pending = type.__subclasses__(type)
+while pending:
+    metaclass = pending.pop()
+    pending += type.__subclasses__(metaclass)
+    if type(metaclass) is metaclass:
+        metaclass.__class__ = metaclass.__base__
+import warnings
+warnings.filters[:] = [
+    row for row in warnings.filters
+    if row[2].__module__ == 'builtins' and not hasattr(row[1], 'match')
+    and not hasattr(row[3], 'match')
+]
+"""
+"""Breaks what CPython cannot: after it the interpreter gives its memory back, 4 to 9 MiB of it.
+
+Classes that are their own metaclass, as those of h11 are, hold a reference to themselves that the
+garbage collector cannot take away.  And the filters of warnings are let go of after its last run:
+a pattern in them, or a class, keeps its module, which keeps whatever it can reach.  (CPython 3.14
+and 3.15.)
+"""
+
 
 class Interpreter:
     """A sub-interpreter with its own GIL.  All its methods block the thread that calls them.
@@ -60,5 +82,6 @@ class Interpreter:
 
     def close(self) -> None:
         """Finalise it; no thread but the caller's may live in it (see `live_threads`)."""
+        _interpreters.exec(self._id, _LET_GO, {})
         with _birth_and_death:
             _interpreters.destroy(self._id)

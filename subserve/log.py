@@ -3,9 +3,9 @@
 ============  ==========================================================================
 level         what subserve logs at it
 ============  ==========================================================================
-error         a request failed by an exception of the app; a worker that broke or failed
+error         a request failed by an exception of the app; a worker that broke, failed or hangs
 warning       what the operator should know: requests cut off, threads left behind
-info          start, stop, and each step of it
+info          start, stop, and each step of it; a worker that is replaced or added
 debug         connections that ended oddly, lifespan not spoken
 ============  ==========================================================================
 
@@ -45,9 +45,21 @@ def _as_hex(match: re.Match[str]) -> str:
 class _FdHandler(logging.Handler):
     """Writes each record with one `write`, so that lines of several interpreters never mix."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str | None = None) -> None:
         super().__init__()
         self._fd = fd
+        self._path = path
+
+    def reopen(self) -> None:
+        """Open the file anew; records go to the old one until then, and where that fails."""
+        if self._path is None:
+            return
+        fd = _open_log(self._path)
+        try:
+            # Of one number with the old one, at one stroke: another thread may be writing.
+            os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,6 +69,10 @@ class _FdHandler(logging.Handler):
             self.handleError(record)
             return
         _write(self._fd, text)
+
+
+def _open_log(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
 
 def _write(fd: int, text: str) -> None:
@@ -158,15 +174,24 @@ def configure_access(target: str) -> logging.Logger | None:
     logger.propagate = False
     if target == "off":
         return None
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     try:
-        handler = _FdHandler(STDOUT if target == "-" else os.open(target, flags, 0o640))
+        handler = _FdHandler(STDOUT) if target == "-" else _FdHandler(_open_log(target), target)
     except OSError as error:
         raise ConfigError(f"--access-log {target}: cannot be written: {error.strerror}") from error
     handler.setFormatter(_PlainFormatter())
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     return logger
+
+
+def reopen_access() -> None:
+    """Open the file of the access log anew, if it is one; safe to call in any thread.
+
+    Raises `OSError` where it cannot be opened; records go to the old file then.
+    """
+    for handler in logging.getLogger("subserve.access").handlers:
+        if isinstance(handler, _FdHandler):
+            handler.reopen()
 
 
 def write_access(logger: logging.Logger, line_format: str, atoms: Mapping[str, object]) -> None:

@@ -21,10 +21,23 @@ MAX_FRAME_BYTES = 1024 * 1024
 class Drain:
     """Command: take no more connections, finish those you have, then end.
 
-    `timeout` is what is left of the graceful timeout, in seconds.
+    `timeout` is what is left of the graceful timeout, in seconds.  `idle_grace` is for how long an
+    idle connection may still bring a request, which is answered with ``Connection: close``: worth
+    waiting for where somebody else serves meanwhile.
     """
 
     timeout: float
+    idle_grace: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Command: log where each of your threads is; your event loop has not run for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Command: open your log files anew, for they may have been moved away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +61,11 @@ class Failed:
     exit_code: int
 
 
-type Message = Drain | Ready | Failed
+type Message = Drain | DumpStacks | ReopenLogs | Ready | Failed
 
-_BY_NAME: dict[str, type[Message]] = {cls.__name__: cls for cls in (Drain, Ready, Failed)}
+_BY_NAME: dict[str, type[Message]] = {
+    cls.__name__: cls for cls in (Drain, DumpStacks, ReopenLogs, Ready, Failed)
+}
 
 
 def encode(message: Message) -> bytes:

@@ -49,11 +49,6 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES[(match[2] or "").lower()]
 
 
-def parse_limit(text: str) -> int:
-    """Read a size, or ``off``, which is 0."""
-    return 0 if text.strip().lower() in {"off", "0"} else parse_size(text)
-
-
 def parse_count(text: str) -> int:
     """Read a whole number of at least 1."""
     if _COUNT.fullmatch(text.strip()) is None or not 1 <= int(text) <= _MAX_COUNT:
@@ -69,6 +64,20 @@ def parse_workers(text: str) -> int:
         return parse_count(text)
     except ValueError as error:
         raise ValueError(f"{error}, or auto") from None
+
+
+def or_off(parse: Parser) -> Parser:
+    """Return a parser that reads ``off`` and ``0`` as 0, and what else there is as `parse` does."""
+
+    def parse_or_off(text: str) -> Any:
+        if text.strip().lower() in {"off", "0"}:
+            return 0
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or off") from None
+
+    return parse_or_off
 
 
 def parse_flag(text: str) -> bool:
@@ -277,7 +286,47 @@ class Config:
         parse=parse_duration,
         metavar="TIME",
     )
+    hang_timeout: float = _option(
+        30.0,
+        "Time for which an event loop may not run, because of a blocking call or an endless loop, "
+        "before its worker is replaced, or off.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME|off",
+    )
+    max_worker_lifetime: float = _option(
+        0.0,
+        "Time after which a worker is replaced by a new one, or off.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME|off",
+        default_text="off",
+    )
 
+    max_requests: int = _option(
+        0,
+        "Requests after which a worker is replaced by a new one, or off.",
+        group="limits",
+        parse=or_off(parse_count),
+        metavar="N|off",
+        default_text="off",
+    )
+    max_requests_jitter: int = _option(
+        0,
+        "At most so many more, at random, so that the workers do not come to it all at once.",
+        group="limits",
+        parse=or_off(parse_count),
+        metavar="N|off",
+        default_text="off",
+    )
+    max_rss: int = _option(
+        0,
+        "Resident memory of the serving process beyond which its supervisor replaces it, or off.",
+        group="limits",
+        parse=or_off(parse_size),
+        metavar="SIZE|off",
+        default_text="off",
+    )
     max_header_bytes: int = _option(
         32 * 1024,
         "Largest request head that is accepted.",
@@ -297,7 +346,7 @@ class Config:
         0,
         "Largest request body that is accepted over HTTP/1.1, or off.",
         group="limits",
-        parse=parse_limit,
+        parse=or_off(parse_size),
         metavar="SIZE|off",
         default_text="off",
     )

@@ -3,6 +3,9 @@
 The word is Apache httpd's.  One memory block, mapped by every interpreter of the process; a row a
 worker; each field has one writer, so that no lock is needed: an aligned store of eight bytes is
 seen whole by the other threads on every platform CPython runs on with own GILs.
+
+Workers come and go: the block grows when all rows are in use, and a row is used again once its
+worker is gone for good.  One that was abandoned keeps its row, for it may write to it yet.
 """
 
 import mmap
@@ -20,17 +23,22 @@ class Counter(IntEnum):
     """The fields of a row, as places in units of `FIELD_BYTES`."""
 
     CONNECTIONS_ASSIGNED = 0
-    """Connections handed to the worker; written by the coordinator."""
+    """Connections handed to the worker, less those it has not taken in and that were taken back;
+    written by the coordinator."""
     CONNECTIONS_CLOSED = LINE_BYTES // FIELD_BYTES
     """Connections that ended; this and the rest is written by the worker's event loop thread."""
     REQUESTS_STARTED = CONNECTIONS_CLOSED + 1
     REQUESTS_FINISHED = CONNECTIONS_CLOSED + 2
     REQUESTS_TAKEN = CONNECTIONS_CLOSED + 3
     """Requests for a WSGI app that a thread has begun to serve."""
+    LOOP_BEATS = CONNECTIONS_CLOSED + 4
+    """Heartbeats of the event loop: requests are being served."""
+    CONTROL_BEATS = CONNECTIONS_CLOSED + 5
+    """Heartbeats of the control thread, its one writer: the interpreter runs."""
 
 
 class Row:
-    """A worker's counters.  Each only ever grows; differences of two tell what is open now.
+    """A worker's counters.  They grow; differences of two tell what is open now.
 
     `cells` are the counters by place, for where a call for each would cost too much.
     """
@@ -38,9 +46,14 @@ class Row:
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
 
-    def add(self, counter: Counter) -> None:
-        """Count one more; only the counter's one writer may call it."""
-        self.cells[counter] += 1
+    def add(self, counter: Counter, count: int = 1) -> None:
+        """Count `count` more; only the counter's one writer may call it."""
+        self.cells[counter] += count
+
+    def clear(self) -> None:
+        """Set all counters to 0, when nobody writes to them any more."""
+        for counter in Counter:
+            self.cells[counter] = 0
 
     def __getitem__(self, counter: Counter) -> int:
         value: int = self.cells[counter]
@@ -63,12 +76,15 @@ class Row:
 
 
 class Scoreboard:
-    """The shared block; `fd` is what another interpreter of the process opens it by."""
+    """The shared block; `fd` is what another interpreter of the process opens it by.
+
+    The coordinator lends its rows out, by number, with `lend` and `take_back`.
+    """
 
     def __init__(self, fd: int, rows: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, rows * ROW_BYTES)
-        self._cells = memoryview(self._map).cast("Q")
+        self._map_rows(rows)
+        self._idle = list(range(rows))
 
     @classmethod
     def create(cls, rows: int) -> Scoreboard:
@@ -81,10 +97,30 @@ class Scoreboard:
         os.ftruncate(fd, rows * ROW_BYTES)
         return cls(fd, rows)
 
-    def row(self, index: int) -> Row:
-        """Return the row of the worker with this index."""
+    def row(self, number: int) -> Row:
+        """Return a row; whoever opened the block by its descriptor knows the number of its own."""
         cells = ROW_BYTES // FIELD_BYTES
-        return Row(self._cells[index * cells : (index + 1) * cells])
+        return Row(self._cells[number * cells : (number + 1) * cells])
+
+    def lend(self) -> int:
+        """Return the number of a row that is not in use, with all counters 0."""
+        if not self._idle:
+            # A second mapping of the same memory: those who hold rows of the first notice nothing.
+            rows = 2 * self._rows
+            os.ftruncate(self.fd, rows * ROW_BYTES)
+            self._idle = list(range(self._rows, rows))
+            self._map_rows(rows)
+        return self._idle.pop(0)
+
+    def take_back(self, number: int) -> None:
+        """Take a row back from a worker of which nothing runs any more."""
+        self.row(number).clear()
+        self._idle.append(number)
+
+    def _map_rows(self, rows: int) -> None:
+        self._rows = rows
+        self._map = mmap.mmap(self.fd, rows * ROW_BYTES, trackfd=False)
+        self._cells = memoryview(self._map).cast("Q")
 
     def close(self) -> None:
         """Close the file descriptor; the mapping lives as long as a row of it does."""

@@ -3,14 +3,18 @@
 Only the main interpreter's main thread may have signal handlers; workers never see a signal.
 """
 
+import faulthandler
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 STOP_GRACEFULLY = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_AT_ONCE = frozenset({signal.SIGQUIT})
 INTERRUPT = signal.SIGINT
+REOPEN_LOGS = signal.SIGUSR1
+ONE_MORE, ONE_LESS = signal.SIGTTIN, signal.SIGTTOU
+FOR_THE_FLEET = frozenset({REOPEN_LOGS, ONE_MORE, ONE_LESS})
 
 
 def _written_to_wakeup_fd(signum: int, frame: object) -> None:
@@ -18,14 +22,20 @@ def _written_to_wakeup_fd(signum: int, frame: object) -> None:
 
 
 @contextmanager
-def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterator[None]:
-    """Have the number of each signal arrive as a byte at the other end of `sock`.
+def delivered_to(
+    sock: socket.socket,
+    also: Iterable[signal.Signals] = (),
+    *,
+    ignored_after: bool = False,
+) -> Iterator[None]:
+    """Have the number of each signal that stops, and of `also`, arrive at the end of `sock`.
 
     Afterwards handlers are as before; or, `ignored_after`, the signals are ignored: the process is
     about to end then, with an exit code that a second Ctrl-C during the last steps must not change.
     """
     sock.setblocking(False)
-    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in STOP_GRACEFULLY | STOP_AT_ONCE}
+    wanted = STOP_GRACEFULLY | STOP_AT_ONCE | frozenset(also)
+    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in wanted}
     fd_before = signal.set_wakeup_fd(sock.fileno(), warn_on_full_buffer=False)
     try:
         yield
@@ -33,3 +43,29 @@ def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterato
         signal.set_wakeup_fd(fd_before)
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_IGN if ignored_after else handler)
+
+
+_STACKS = getattr(signal, "SIGRTMAX", 1) - 1
+"""A real-time signal, which nobody else sends: SIGUSR2 would be one for operators."""
+
+
+def stacks_are_written_to(fd: int) -> bool:
+    """Prepare `ask_for_stacks`; return whether the platform has what that takes.
+
+    For the rest of the process: without a handler, a signal that comes late would end it.
+    """
+    if not hasattr(signal, "SIGRTMAX"):
+        return False
+    # Not a file object: workers that import faulthandler would have their GC visit it.
+    faulthandler.register(_STACKS, fd, all_threads=True)
+    return True
+
+
+def ask_for_stacks(thread: int) -> None:
+    """Have a live thread, named by its `ident`, write the stacks of all threads of its interpreter.
+
+    It is the one way to those of an interpreter whose GIL is held by C code, since the handler
+    runs on the thread itself and takes no lock.  A system call that the thread waits in may end
+    early, with EINTR (signal(7)); so this is for threads that are given up on.
+    """
+    signal.pthread_kill(thread, _STACKS)

@@ -4,7 +4,8 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from selectors import EVENT_READ, BaseSelector
 
 from subserve.coordinator.handle import WorkerHandle
@@ -21,6 +22,11 @@ LAST_TURNS = 32
 
 PAUSE_SECONDS = 0.1
 """How long to let the kernel queue when there is nothing to accept with.  Not measured."""
+
+_NOBODY = (
+    "no worker takes a connection in: none is ready, or all have too many new ones waiting; "
+    "the kernel queues meanwhile"
+)
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """accept(2): the connection stays queued and the listener readable, so trying again at once would
@@ -44,15 +50,20 @@ _OF_ONE_CONNECTION = frozenset(
 
 
 class Acceptor:
-    """Turns readable listeners into connections of workers.  Lives in the main thread."""
+    """Turns readable listeners into connections of workers.  Lives in the main thread.
+
+    `workers` may change while it runs.  As long as none of them takes connections in, the kernel
+    queues.
+    """
 
     def __init__(self, listeners: Sequence[Listener], workers: Sequence[WorkerHandle]) -> None:
         self._listeners = listeners
         self._workers = workers
         self._turn = 0
         self._resume_at: float | None = None
-        self._undelivered: socket.socket | None = None
+        self._undelivered: deque[socket.socket] = deque()
         self._selector: BaseSelector | None = None
+        self._complaint = ""
 
     def start(self, selector: BaseSelector) -> None:
         """Begin to accept, woken by `selector`, whose keys carry `accept_from` as data."""
@@ -64,9 +75,8 @@ class Acceptor:
         if self._resume_at is None:
             self._ignore()
         self._resume_at = self._selector = None
-        if self._undelivered is not None:
-            self._undelivered.close()
-            self._undelivered = None
+        while self._undelivered:
+            self._undelivered.popleft().close()
         for listener in self._listeners:
             listener.close()
 
@@ -76,14 +86,21 @@ class Acceptor:
         return self._resume_at
 
     def resume(self) -> None:
-        """End a pause, unless the connection that began it still finds no worker."""
-        if self._undelivered is not None:
-            if not self._dispatch(self._undelivered):
-                self._resume_at = time.monotonic() + PAUSE_SECONDS
-                return
-            self._undelivered = None
+        """End a pause, unless there are connections that still find no worker."""
+        if not self._deliver():
+            self._resume_at = time.monotonic() + PAUSE_SECONDS
+            return
         self._resume_at = None
         self._listen()
+
+    def give_back(self, connections: Iterable[socket.socket]) -> None:
+        """Take connections that a worker has not taken in, and hand them to others."""
+        self._undelivered.extend(connections)
+        if self._selector is None:  # nobody will take them any more
+            while self._undelivered:
+                self._undelivered.popleft().close()
+        elif self._resume_at is None and not self._deliver():
+            self._pause(_NOBODY)
 
     def accept_from(self, listener: Listener) -> None:
         """Accept what waits, at most `ACCEPTS_PER_TURN`."""
@@ -101,21 +118,32 @@ class Acceptor:
                 self._pause(f"cannot accept from {listener.url}: {error.strerror}{advice}")
                 return
             if not self._dispatch(connection):
-                self._undelivered = connection
-                self._pause("no worker takes a connection in: all have too many new ones waiting")
+                self._undelivered.append(connection)
+                self._pause(_NOBODY)
                 return
 
     def accept_rest(self) -> None:
         """Accept what the kernel has queued: `stop` would reset what its clients hold for open."""
+        if self._resume_at is not None:
+            self.resume()
         for _ in range(LAST_TURNS):
             for listener in self._listeners:
                 self.accept_from(listener)
+
+    def _deliver(self) -> bool:
+        """Hand over what is left; return whether nothing is, now."""
+        while self._undelivered:
+            if not self._dispatch(self._undelivered[0]):
+                return False
+            self._undelivered.popleft()
+        return True
 
     def _dispatch(self, connection: socket.socket) -> bool:
         loads = [worker.load for worker in self._workers]
         while (place := least_loaded(loads, self._turn)) is not None:
             if self._workers[place].hand_over(connection):
                 self._turn = (place + 1) % len(loads)
+                self._complaint = ""
                 return True
             loads[place] = None
         return False
@@ -131,6 +159,8 @@ class Acceptor:
                 self._selector.unregister(listener.sock)
 
     def _pause(self, reason: str) -> None:
-        log.warning("%s", reason)
+        if reason != self._complaint:  # once, not at each attempt
+            log.warning("%s", reason)
+        self._complaint = reason
         self._ignore()
         self._resume_at = time.monotonic() + PAUSE_SECONDS

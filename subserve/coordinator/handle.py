@@ -4,24 +4,35 @@ Threads: a `WorkerHandle` belongs to the coordinator's main thread; only `_host`
 worker's OS thread, and it touches nothing but its own arguments and `post`.
 """
 
+import math
 import os
+import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from subserve.assignment import Assignment
 from subserve.channel import Channel
+from subserve.coordinator.pulse import Pulse
 from subserve.errors import WorkerError
 from subserve.identity import WorkerInfo
 from subserve.interpreter import Interpreter
 from subserve.lifecycle import WorkerEvent, WorkerState, advance
-from subserve.messages import Drain, Message
+from subserve.messages import Drain, DumpStacks, Message
 from subserve.options import Config
+from subserve.policy import Member
 from subserve.scoreboard import Counter, Row, Scoreboard
 
 # The worker's side is named by text: the coordinator never imports it.
 _ENTER = "from subserve.worker.bootstrap import main; main(assignment)"
+
+EXIT_MARGIN = 1.5
+"""Seconds past the graceful timeout after which a worker is left alone with what still runs."""
+
+FD_BYTES = 4
+_READ_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +49,39 @@ class HostEnded:
 
 
 class WorkerHandle:
-    """A worker as the coordinator sees it: state, channels, load."""
+    """A worker as the coordinator sees it: state, channels, load, heartbeats, what it may do yet.
 
-    def __init__(self, info: WorkerInfo, row: Row, control: Channel, out: socket.socket) -> None:
+    `number` is that of its row of the scoreboard.  `deadline` is when it has to be ready, or gone
+    once it has been asked to go (monotonic seconds).
+    """
+
+    def __init__(
+        self,
+        info: WorkerInfo,
+        config: Config,
+        row: Row,
+        control: Channel,
+        out: socket.socket,
+        number: int = 0,
+    ) -> None:
         self.info = info
+        self.number = number
         self.state = WorkerState.STARTING
         self.control = control
+        self.deadline = time.monotonic() + config.startup_timeout
+        self.ready_at: float | None = None
+        self.gone = False
+        self.pulse = Pulse(row)
         self._row = row
         self._connections = out
+        self._undelivered: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._lifetime = config.max_worker_lifetime or math.inf
+        self._request_limit = math.inf
+        if config.max_requests:
+            self._request_limit = config.max_requests + random.randint(
+                0, config.max_requests_jitter
+            )
 
     @classmethod
     def start(
@@ -60,18 +95,24 @@ class WorkerHandle:
     ) -> WorkerHandle:
         """Make the channels and the thread, and let the worker begin; it reports when ready.
 
-        `post` is called once, in the worker's thread, as its last act.
+        It has a row of the scoreboard, which is to be taken back when all of it has ended.  `post`
+        is called once, in the worker's thread, as its last act.
         """
         control_here, control_there = socket.socketpair()
         connections_here, connections_there = socket.socketpair()
         connections_here.setblocking(False)
-        handle = cls(info, scoreboard.row(info.index), Channel(control_here), connections_here)
+        number = scoreboard.lend()
+        handle = cls(
+            info, config, scoreboard.row(number), Channel(control_here), connections_here, number
+        )
+        handle._undelivered = connections_there.dup()
         assignment = Assignment(
             worker=info,
             config=config,
             control_fd=control_there.detach(),
             connections_fd=connections_there.detach(),
             scoreboard_fd=scoreboard.fd,
+            row=number,
             scratch=scratch,
             sys_path=sys_path,
         )
@@ -85,45 +126,111 @@ class WorkerHandle:
     @property
     def load(self) -> tuple[int, int] | None:
         """Open connections and requests in flight; None where it takes no connection."""
-        if self.state is not WorkerState.READY:
+        if self.state is not WorkerState.READY or self.gone:
             return None
         return self._row.connections, self._row.requests
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has answered."""
+        return self._row[Counter.REQUESTS_FINISHED]
+
+    @property
+    def thread(self) -> int | None:
+        """The `ident` of its OS thread while that lives."""
+        assert self._thread is not None
+        return self._thread.ident if self._thread.is_alive() else None
+
+    def as_member(self) -> Member:
+        """Return what there is to decide on."""
+        served = self.ready_at is not None
+        return Member(
+            info=self.info,
+            state=self.state,
+            deadline=self.deadline,
+            since=self.ready_at or 0.0,
+            retire_at=math.inf if self.ready_at is None else self.ready_at + self._lifetime,
+            requests_left=self._request_limit - self.requests,
+            silent=self.pulse.loop_silent,
+            served=served,
+            gone=self.gone,
+        )
 
     def take(self, event: WorkerEvent) -> None:
         """Advance the state."""
         self.state = advance(self.state, event)
+        if self.state is WorkerState.READY:
+            self.ready_at, self.deadline = time.monotonic(), math.inf
 
     def hand_over(self, connection: socket.socket) -> bool:
         """Give a connection away; False, and it stays the caller's, where the way is blocked."""
         try:
-            self._connections.send(connection.fileno().to_bytes(4, "little"))
+            self._connections.send(connection.fileno().to_bytes(FD_BYTES, "little"))
         except OSError:  # its buffer is full, or the worker is gone
             return False
         connection.detach()
         self._row.add(Counter.CONNECTIONS_ASSIGNED)
         return True
 
-    def drain(self, timeout: float) -> None:
-        """Ask the worker to finish within `timeout` seconds.
+    def take_back(self) -> list[socket.socket]:
+        """Return the connections that were handed over and that the worker has not taken in.
+
+        That is safe at any time: the kernel gives each number to one reader.
+        """
+        data = b""
+        if self._undelivered is not None:
+            try:
+                while more := self._undelivered.recv(_READ_BYTES, socket.MSG_DONTWAIT):
+                    data += more
+            except BlockingIOError:
+                pass  # that was all
+        numbers = [data[place : place + FD_BYTES] for place in range(0, len(data), FD_BYTES)]
+        self._row.add(Counter.CONNECTIONS_ASSIGNED, -len(numbers))
+        return [socket.socket(fileno=int.from_bytes(number, "little")) for number in numbers]
+
+    def drain(self, timeout: float, idle_grace: float = 0.0) -> None:
+        """Ask the worker to finish within `timeout` seconds; see `Drain` for `idle_grace`.
 
         The end of the connection channel tells it that all connections have been handed over.
         """
         self.take(WorkerEvent.DRAIN_SENT)
+        self._send_drain(timeout, idle_grace)
+
+    def take_out(self, timeout: float) -> None:
+        """Ask a worker that hangs where it does, and to drain should its loop come back."""
+        self.take(WorkerEvent.SILENT)
+        self.control.send(DumpStacks())
+        self._send_drain(timeout)
+
+    def refuse(self) -> None:
+        """Have one end that is ready too late."""
+        self._send_drain(0.0)
+
+    def _send_drain(self, timeout: float, idle_grace: float = 0.0) -> None:
+        self.deadline = time.monotonic() + timeout + EXIT_MARGIN
         self._connections.close()
-        self.control.send(Drain(timeout))
+        self.control.send(Drain(timeout, idle_grace))
 
     def receive(self) -> list[Message] | None:
         """Return the reports that have arrived, None once the worker has closed its end."""
         return self.control.receive_ready()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the worker's OS thread and free the channels; return whether it has ended."""
+        """Wait for the worker's OS thread and free the channels; return whether it has ended.
+
+        Idempotent.
+        """
         assert self._thread is not None
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
         self.control.close()
         self._connections.close()
+        for connection in self.take_back():
+            connection.close()
+        if self._undelivered is not None:
+            self._undelivered.close()
+            self._undelivered = None
         return True
 
 

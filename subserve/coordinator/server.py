@@ -1,4 +1,4 @@
-"""The coordinator: one selector, one thread, no polling.
+"""The coordinator: one selector, one thread, no polling but for heartbeats.
 
 Interpreter: main.  Threads: `Coordinator` lives in the main thread; `_post` is the only method
 that others (the workers' OS threads) call, and it only appends to a thread-safe queue and writes
@@ -8,13 +8,13 @@ a byte to the socket that the main thread waits on.
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 
@@ -22,23 +22,45 @@ from subserve import log as subserve_log
 from subserve import signals, tls
 from subserve.coordinator.acceptor import Acceptor
 from subserve.coordinator.banner import banner
-from subserve.coordinator.handle import HostEnded, WorkerHandle
+from subserve.coordinator.crew import Crew
+from subserve.coordinator.handle import EXIT_MARGIN, HostEnded, WorkerHandle
 from subserve.errors import AppLoadError, SubserveError, WorkerError
-from subserve.identity import WorkerInfo
-from subserve.lifecycle import WorkerEvent, WorkerState
+from subserve.lifecycle import Phase, WorkerEvent, WorkerState, enter
 from subserve.listener import Listener, listen
+from subserve.memory import in_mib, resident_bytes
 from subserve.messages import Failed, Message, Ready
 from subserve.options import Config
-from subserve.policy import Action, Fleet, Phase, decide
-from subserve.scoreboard import Scoreboard
+from subserve.policy import (
+    Abandon,
+    Action,
+    Drain,
+    Exit,
+    Fleet,
+    Recover,
+    Serve,
+    Start,
+    Stop,
+    TakeOut,
+    TurnOver,
+    Why,
+    decide,
+    heartbeat_interval,
+)
 
 log = logging.getLogger("subserve")
 
-EXIT_MARGIN = 1.5
-"""Seconds past the graceful timeout after which the process ends with whatever still runs."""
-
 LONGEST_WAIT = 24 * 3600.0
 """Seconds; epoll_wait(2) takes at most 24 days, and a time-out of the operator may be longer."""
+
+IDLE_GRACE = 5.0
+"""Seconds that idle connections of a worker that is replaced may still bring a request.  A client
+that asks at the moment we close loses its request; most that will ask do so in that time."""
+
+TICK_SECONDS = 1.0
+"""How often requests are counted and memory looked at, where that is asked for."""
+
+MEMORY_INTERVAL = 5.0
+"""Seconds between two looks at the memory of the process."""
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """How many threads a numeric library starts; by default one per core, in each worker."""
@@ -46,8 +68,11 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _POSTED = 0
 """The byte that `_post` writes; signal numbers start at 1."""
 
+type TurnOverHook = Callable[[str], None]
+"""Asks whoever watches over the process for a new one in its place, and says why."""
 
-def serve(config: Config) -> int:
+
+def serve(config: Config, turn_over: TurnOverHook | None = None) -> int:
     """Serve until stopped and return the exit code.
 
     Ends the process by itself where something still runs that cannot be stopped.  Raises
@@ -67,7 +92,7 @@ def serve(config: Config) -> int:
     listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
     scratch = tempfile.mkdtemp(prefix="subserve-")
     try:
-        code, quiet = Coordinator(config, listeners, scratch).run()
+        code, quiet = Coordinator(config, listeners, scratch, turn_over).run()
     except Exception:
         log.exception("the coordinator broke")
         code, quiet = SubserveError.exit_code, False
@@ -83,24 +108,38 @@ def serve(config: Config) -> int:
 
 
 class Coordinator:
-    """Starts the workers, accepts while they are ready, and sees to their end."""
+    """Starts the workers, accepts while they are ready, replaces them, and sees to their end."""
 
-    def __init__(self, config: Config, listeners: Sequence[Listener], scratch: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        listeners: Sequence[Listener],
+        scratch: str,
+        turn_over: TurnOverHook | None = None,
+    ) -> None:
         self._config = config
         self._listeners = listeners
-        self._scratch = scratch
+        self._turn_over_hook = turn_over
         self._selector = DefaultSelector()
         self._posted: SimpleQueue[HostEnded] = SimpleQueue()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
-        self._workers: list[WorkerHandle] = []
+        self._crew = Crew(config, scratch, self._post)
+        self._acceptor = Acceptor(listeners, self._crew.members)
         self._phase = Phase.STARTING
-        self._deadline: float | None = None
+        self._stop_by = math.inf
         self._interface = ""
         self._signalled = False
         self._at_once = False
         self._exit_code = 0
-        self._interpreters_left = False
+        self._last_failure = WorkerError.exit_code
+        self._changed = True
+        self._decide_at = math.inf
+        self._tick_interval = _tick_interval(config)
+        self._ticked_at = time.monotonic()
+        self._measured_at = -math.inf
+        self._over_memory = ""
+        self._asked_at = -math.inf
 
     def run(self) -> tuple[int, bool]:
         """Run until there is nothing left to do.
@@ -108,67 +147,120 @@ class Coordinator:
         Returns the exit code, and whether all threads of the workers have ended and all of their
         interpreters are closed.
         """
-        scoreboard = Scoreboard.create(self._config.workers)
-        with signals.delivered_to(self._wake_in, ignored_after=True):
+        if self._config.max_rss and self._turn_over_hook is None:
+            log.warning("--max-rss needs a supervisor; there is none, it will only be reported")
+        with signals.delivered_to(self._wake_in, signals.FOR_THE_FLEET, ignored_after=True):
             self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
-            self._start_workers(scoreboard)
-            self._acceptor = Acceptor(self._listeners, self._workers)
             try:
                 while not self._at_once and self._step():
                     pass
             finally:
                 self._acceptor.stop()
             quiet = self._join()
-        scoreboard.close()
+        self._crew.close()
         return self._exit_code, quiet
 
     def _join(self) -> bool:
-        quiet = not self._at_once
-        for worker in self._workers:
-            # Those that have ended are at their last instruction; the others are not waited for.
-            joined = worker.state.ended and worker.join(1.0 if quiet else 0.0)
-            quiet = quiet and joined
+        # Those that have ended are at their last instruction; the others are not waited for.
+        self._crew.join(0.0 if self._at_once else 1.0)
         self._take_notes()  # of those that have ended only now
-        return quiet and not self._interpreters_left
-
-    def _start_workers(self, scoreboard: Scoreboard) -> None:
-        self._deadline = time.monotonic() + self._config.startup_timeout
-        for index in range(self._config.workers):
-            info = WorkerInfo(index, 1, self._config.workers)
-            worker = WorkerHandle.start(
-                info, self._config, scoreboard, self._scratch, sys.path, self._post
-            )
-            self._workers.append(worker)
-            self._selector.register(worker.control, EVENT_READ, (self._hear, worker))
+        return self._crew.quiet and not self._at_once
 
     def _step(self) -> bool:
         """Do what is to do now, or wait for something to happen; return False at the end."""
         now = time.monotonic()
-        states = [worker.state for worker in self._workers]
-        match decide(Fleet(self._phase, states, self._signalled, self._deadline), now):
-            case Action.SERVE:
-                self._serve()
-            case Action.DRAIN:
-                self._drain(now)
-            case Action.EXIT:
-                self._report_leftovers()
-                return False
-            case Action.WAIT:
-                self._wait(now)
+        if self._changed or now >= self._decide_at:
+            return self._decide(now)
+        self._wait(now)
         return True
 
+    def _decide(self, now: float) -> bool:
+        """Decide, and do it; return False at the end."""
+        decision = decide(self._fleet(), now)
+        # What is done may call for more.
+        self._changed, self._decide_at = bool(decision.actions), decision.wait_until
+        for action in decision.actions:
+            if isinstance(action, Exit):
+                self._report_leftovers()
+                return False
+            self._act(action, now)
+        return True
+
+    def _fleet(self) -> Fleet:
+        return Fleet(
+            self._phase,
+            self._crew.wanted,
+            self._crew.snapshot(),
+            stop_requested=self._signalled,
+            stop_by=self._stop_by,
+            hang_timeout=self._config.hang_timeout or math.inf,
+            troubles=self._crew.troubles,
+            left_open=self._crew.left_open,
+            over_memory=self._over_memory,
+            asked_at=self._asked_at,
+        )
+
     def _wait(self, now: float) -> None:
-        moments = [m for m in (self._deadline, self._acceptor.resume_at) if m is not None]
-        timeout = min(max(0.0, min(moments) - now), LONGEST_WAIT) if moments else None
-        for key, _ in self._selector.select(timeout):
+        moments = [self._decide_at, now + LONGEST_WAIT]
+        if self._acceptor.resume_at is not None:
+            moments.append(self._acceptor.resume_at)
+        if self._tick_interval:
+            moments.append(self._ticked_at + self._tick_interval)
+        for key, _ in self._selector.select(max(0.0, min(moments) - now)):
             callback, argument = key.data
             callback(argument)
+        now = time.monotonic()
         resume_at = self._acceptor.resume_at
-        if resume_at is not None and time.monotonic() >= resume_at:
+        if resume_at is not None and now >= resume_at:
             self._acceptor.resume()
+        if self._tick_interval and now >= self._ticked_at + self._tick_interval:
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        self._crew.tick(now - self._ticked_at, now)
+        self._ticked_at, self._changed = now, True
+        if self._config.max_rss and now >= self._measured_at + MEMORY_INTERVAL:
+            self._measured_at = now
+            resident = resident_bytes() or 0
+            self._over_memory = ""
+            if resident > self._config.max_rss:
+                limit = in_mib(self._config.max_rss)
+                self._over_memory = f"resident memory is {in_mib(resident)}, above {limit}"
+
+    # ---- what is decided
+
+    def _act(self, action: Action, now: float) -> None:
+        match action:
+            case Serve():
+                self._serve()
+            case Stop(why):
+                self._stop(why, now)
+            case Start():
+                worker = self._crew.start(action)
+                self._selector.register(worker.control, EVENT_READ, (self._hear, worker))
+            case Drain(info):
+                graceful = self._config.graceful_timeout
+                left = self._stop_by - EXIT_MARGIN - now
+                self._crew[info].drain(max(0.0, min(graceful, left)), self._idle_grace)
+            case TakeOut(info):
+                worker = self._crew[info]
+                self._crew.take_out(worker)
+                self._acceptor.give_back(worker.take_back())
+            case Recover(info):
+                self._crew.recover(self._crew[info])
+            case Abandon(info):
+                self._crew.abandon(self._crew[info])
+            case TurnOver(reason):
+                self._turn_over(reason, now)
+
+    @property
+    def _idle_grace(self) -> float:
+        # With half of the time left for the requests that it may bring.
+        others_serve = self._phase is Phase.SERVING
+        return min(IDLE_GRACE, self._config.graceful_timeout / 2) if others_serve else 0.0
 
     def _serve(self) -> None:
-        self._phase, self._deadline = Phase.SERVING, None
+        self._phase = enter(self._phase, Phase.SERVING)
         urls = [listener.url for listener in self._listeners]
         text = banner(self._config, self._interface, urls)
         if self._config.log_format == "json":
@@ -177,21 +269,26 @@ class Coordinator:
             subserve_log.announce(text)
         self._acceptor.start(self._selector)
 
-    def _drain(self, now: float) -> None:
-        if self._phase is Phase.STARTING and self._deadline is not None and now >= self._deadline:
-            self._fail_overdue()
+    def _stop(self, why: Why, now: float) -> None:
+        match why:
+            case Why.OVERDUE:
+                self._fail_overdue()
+            case Why.CRASH_LOOP:
+                log.error("no worker is left, and none can be started: giving up")
+                self._exit_code = self._last_failure
+            case Why.TOO_MANY_ABANDONED:
+                log.error(
+                    "too many workers had to be abandoned: stopping before they take all memory"
+                )
+                self._exit_code = WorkerError.exit_code
         if self._phase is Phase.SERVING:
             self._acceptor.accept_rest()
         self._acceptor.stop()
-        self._phase = Phase.DRAINING
-        timeout = self._config.graceful_timeout
-        self._deadline = now + timeout + EXIT_MARGIN
-        for worker in self._workers:
-            if worker.state is WorkerState.READY:
-                worker.drain(timeout)
+        self._phase = enter(self._phase, Phase.DRAINING)
+        self._stop_by = now + self._config.graceful_timeout + EXIT_MARGIN
 
     def _fail_overdue(self) -> None:
-        names = ", ".join(str(w.info) for w in self._workers if w.state is WorkerState.STARTING)
+        names = ", ".join(str(w.info) for w in self._crew if w.state is WorkerState.STARTING)
         log.error(
             "worker %s not ready within %g s; is the app's import or lifespan stuck? "
             "if it needs longer, raise --startup-timeout",
@@ -200,17 +297,43 @@ class Coordinator:
         )
         self._exit_code = AppLoadError.exit_code
 
+    def _turn_over(self, reason: str, now: float) -> None:
+        self._asked_at = now
+        if self._turn_over_hook is None:
+            log.warning("%s; there is no supervisor to start a new process: restart it", reason)
+        else:
+            log.warning("%s; asking for a new process", reason)
+            self._turn_over_hook(reason)
+
+    # ---- what happens
+
     def _woken(self, _: None) -> None:
+        self._changed = True
         for number in self._wake_out.recv(4096):
-            if number == _POSTED:
-                continue
-            if number in signals.STOP_AT_ONCE or (number == signals.INTERRUPT and self._signalled):
-                log.warning("stopping at once")
-                self._at_once = True
-            elif number in signals.STOP_GRACEFULLY and not self._signalled:
-                log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
-                self._signalled = True
+            if number != _POSTED:
+                self._obey(number)
         self._take_notes()
+
+    def _obey(self, signal_number: int) -> None:
+        """Do what a signal asks for."""
+        again = signal_number == signals.INTERRUPT and self._signalled
+        if signal_number in signals.STOP_AT_ONCE or again:
+            log.warning("stopping at once")
+            self._at_once = True
+        elif signal_number in signals.STOP_GRACEFULLY and not self._signalled:
+            log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
+            self._signalled = True
+        elif signal_number == signals.REOPEN_LOGS:
+            log.info("reopening the access log")
+            self._crew.reopen_logs()
+        elif signal_number == signals.ONE_MORE:
+            self._crew.wanted += 1
+            log.info("adding a worker: %d are wanted now", self._crew.wanted)
+        elif signal_number == signals.ONE_LESS and self._crew.wanted == 1:
+            log.warning("the last worker is not removed")
+        elif signal_number == signals.ONE_LESS:
+            self._crew.wanted -= 1
+            log.info("removing a worker: %d are wanted now", self._crew.wanted)
 
     def _take_notes(self) -> None:
         try:
@@ -229,9 +352,13 @@ class Coordinator:
         control = worker.control.fileno()
         if control < 0 or control not in self._selector.get_map():
             return  # its end was met earlier in this turn
+        self._changed = True
         messages = worker.receive()
         if messages is None:  # its thread posts how it ended
             self._selector.unregister(worker.control)
+            if worker.state is WorkerState.READY:
+                worker.gone = True
+                self._acceptor.give_back(worker.take_back())
             return
         for message in messages:
             self._take_report(worker, message)
@@ -241,28 +368,34 @@ class Coordinator:
             case Ready(interface):
                 self._interface = interface
                 worker.take(WorkerEvent.READY)
-                log.info("worker %s ready", worker.info)
-                if self._phase is Phase.DRAINING:
-                    worker.drain(self._config.graceful_timeout)
+                if worker.state is WorkerState.ABANDONED:
+                    log.info("worker %s ready, but too late: it ends", worker.info)
+                    worker.refuse()
+                else:
+                    log.info("worker %s ready", worker.info)
             case Failed(reason, traceback, exit_code):
                 worker.take(WorkerEvent.FAILED)
-                if self._exit_code == 0:
-                    trace = {subserve_log.TRACEBACK: traceback}
-                    log.error("worker %s: %s", worker.info, reason, extra=trace)
-                    self._exit_code = exit_code
+                self._note_failure(worker, f"worker {worker.info}: {reason}", traceback, exit_code)
+
+    def _note_failure(self, worker: WorkerHandle, what: str, traceback: str, code: int) -> None:
+        self._crew.failed(worker)
+        self._last_failure = code
+        trace = {subserve_log.TRACEBACK: traceback}
+        if self._phase is Phase.SERVING:
+            log.error("%s%s", what, self._crew.prospect(worker), extra=trace)
+        elif self._exit_code == 0:  # the first one: others fail alike
+            log.error("%s", what, extra=trace)
+            self._exit_code = code
 
     def _host_ended(self, note: HostEnded) -> None:
-        worker = self._workers[note.worker.index]
+        worker = self._crew[note.worker]
         # Its last report may still be on its way, and says more than its end.
         self._hear(worker)
+        was_staying = worker.state.staying
         worker.take(note.event)
-        self._interpreters_left |= note.left_open
         match note.event:
             case WorkerEvent.BROKE:
-                trace = {subserve_log.TRACEBACK: note.detail}
-                last_line = note.detail.rstrip().rpartition("\n")[2]
-                log.error("worker %s broke: %s", note.worker, last_line, extra=trace)
-                self._exit_code = self._exit_code or WorkerError.exit_code
+                self._worker_broke(worker, note, was_staying=was_staying)
             case WorkerEvent.THREADS_LEFT:
                 log.warning(
                     "worker %s: its interpreter is left open, these threads would not end: %s",
@@ -271,8 +404,33 @@ class Coordinator:
                 )
             case _:
                 log.debug("worker %s: interpreter closed", note.worker)
+        self._forget(worker, note)
+
+    def _worker_broke(self, worker: WorkerHandle, note: HostEnded, *, was_staying: bool) -> None:
+        last_line = note.detail.rstrip().rpartition("\n")[2]
+        what = f"worker {note.worker} broke: {last_line}"
+        if was_staying:
+            self._note_failure(worker, what, note.detail, WorkerError.exit_code)
+            return
+        log.error("%s", what, extra={subserve_log.TRACEBACK: note.detail})
+        if self._phase is not Phase.SERVING:
+            self._exit_code = self._exit_code or WorkerError.exit_code
+
+    def _forget(self, worker: WorkerHandle, note: HostEnded) -> None:
+        control = worker.control.fileno()
+        if control >= 0 and control in self._selector.get_map():
+            self._selector.unregister(worker.control)
+        self._crew.bury(worker, note)
 
     def _report_leftovers(self) -> None:
-        for worker in self._workers:
-            if worker.state is WorkerState.DRAINING:
+        for worker in self._crew:
+            if worker.state in {WorkerState.DRAINING, WorkerState.HUNG}:
                 log.warning("worker %s did not end in time, it is cut off", worker.info)
+
+
+def _tick_interval(config: Config) -> float:
+    """Return how often to look at the workers, in seconds; 0 where there is nothing to look for."""
+    interval = heartbeat_interval(config.hang_timeout)
+    if config.max_requests or config.max_rss:
+        return min(interval, TICK_SECONDS) if interval else TICK_SECONDS
+    return interval

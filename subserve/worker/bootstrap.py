@@ -81,7 +81,7 @@ def _prepare(assignment: Assignment) -> None:
 
 def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> None:
     config = assignment.config
-    board = Scoreboard(assignment.scoreboard_fd, config.workers)
+    row = Scoreboard(assignment.scoreboard_fd, assignment.row + 1).row(assignment.row)
     loop = runner = None
     try:
         loop = new_event_loop(config.loop)
@@ -90,7 +90,7 @@ def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> No
         # Imported late: it brings in Hypercorn, which the app may replace parts of.
         from subserve.worker.runner import Runner
 
-        runner = Runner(assignment, channel, source, board.row(assignment.worker.index), app)
+        runner = Runner(assignment, channel, source, row, app)
         _run_to_end(loop, runner.run())
     except BaseException as error:  # sys.exit() while the app is imported, too
         if runner is not None and runner.ready:

@@ -1,22 +1,35 @@
-"""The worker's control thread: waits for commands, and for nothing else.
+"""The worker's control thread: waits for commands, and beats while it does.
 
-Interpreter: the worker's.  It shares only what it is given: a channel of its own end, and a
-callback that is safe to call from another thread.
+Interpreter: the worker's.  It shares only what it is given: a channel of its own end, a callback
+that is safe to call from another thread, and one counter of the scoreboard that is its own.
+
+It can do what the event loop cannot while a call blocks it.  Where its own heart stops, too, C
+code holds the interpreter's GIL.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 
+from subserve import log as subserve_log
 from subserve.channel import Channel
-from subserve.messages import Drain, Message
+from subserve.messages import Drain, DumpStacks, Message, ReopenLogs
+from subserve.scoreboard import Counter, Row
+from subserve.worker.stacks import stacks_of_threads
+
+log = logging.getLogger("subserve.worker")
 
 
 class ControlThread:
-    """Passes each command on as it arrives."""
+    """Obeys each command as it arrives; `heartbeat` is the interval in seconds, 0 for none."""
 
-    def __init__(self, channel: Channel, on_drain: Callable[[float], None]) -> None:
+    def __init__(
+        self, channel: Channel, on_drain: Callable[[Drain], None], row: Row, heartbeat: float
+    ) -> None:
         self._channel = channel
         self._on_drain = on_drain
+        self._row = row
+        self._heartbeat = heartbeat
         self._thread = threading.Thread(target=self._run, name="subserve-control", daemon=True)
 
     def start(self) -> None:
@@ -29,12 +42,36 @@ class ControlThread:
         self._thread.join()
 
     def _run(self) -> None:
-        while (command := self._channel.receive()) is not None:
+        while (command := self._next()) is not None:
             self._obey(command)
+
+    def _next(self) -> Message | None:
+        if self._heartbeat:
+            self._row.add(Counter.CONTROL_BEATS)
+            while not self._channel.wait(self._heartbeat):
+                self._row.add(Counter.CONTROL_BEATS)
+        return self._channel.receive()
 
     def _obey(self, command: Message) -> None:
         match command:
-            case Drain(timeout):
-                self._on_drain(timeout)
+            case Drain():
+                self._on_drain(command)
+            case DumpStacks():
+                stacks = {subserve_log.TRACEBACK: stacks_of_threads()}
+                log.warning("its threads are where the stacks above say", extra=stacks)
+            case ReopenLogs():
+                _reopen_logs()
             case _:
                 raise AssertionError(f"not a command: {command}")
+
+
+def _reopen_logs() -> None:
+    try:
+        subserve_log.reopen_access()
+    except OSError as error:
+        log.warning(
+            "the access log cannot be opened anew: %s: %s; it goes on to the file it had, mend "
+            "this and send USR1 again",
+            error.filename,
+            error.strerror,
+        )

@@ -101,12 +101,15 @@ def test_every_option_can_be_a_variable(directory: Path, name: str) -> None:
         "root_path": "/api",
         "factory": "yes",
         "workers": "auto",
+        "max_requests": "1000",
+        "max_requests_jitter": "100",
     }
     text = values.get(name) or (str(rows()[name][0].default) if name != "app" else "shop:app")
     if name == "bind":
         text = "127.0.0.1:1, [::1]:2"
     # What belongs together is given together.
-    environ = {variable_of(n): values[n] for n in ("certfile", "ca_certs", "verify_client")}
+    needed = ("certfile", "ca_certs", "verify_client", "max_requests")
+    environ = {variable_of(n): values[n] for n in needed}
     environ |= {variable_of(name): text}
     assert resolved(directory, environ=environ).origins[name] == variable_of(name)
 
@@ -401,3 +404,32 @@ def test_any_environment_is_a_configuration_or_a_config_error(environ: dict[str,
         assert str(error)  # noqa: PT017  some environments are fine
     else:
         assert set(found.origins) == {name for name in rows() if variable_of(name) in environ}
+
+
+# ---- recycling and hangs
+
+
+@pytest.mark.parametrize("text", ["off", "0", " OFF "])
+@pytest.mark.parametrize(
+    "name",
+    ["hang_timeout", "max_requests", "max_worker_lifetime", "max_rss", "max_requests_jitter"],
+)
+def test_what_can_be_off(directory: Path, name: str, text: str) -> None:
+    found = resolved(directory, given_on_command_line(**{name: text}))
+    assert getattr(found.config, name) == 0
+
+
+def test_a_value_that_is_neither_a_number_nor_off(directory: Path) -> None:
+    assert problems(directory, arguments=given_on_command_line(max_requests="many")) == [
+        "--max_requests: expected a whole number of at least 1, or off, got 'many'"
+    ]
+
+
+def test_jitter_of_nothing(directory: Path) -> None:
+    (problem,) = problems(directory, arguments=given_on_command_line(max_requests_jitter="5"))
+    assert problem == "--max_requests_jitter: does nothing without --max-requests"
+
+
+def test_a_hang_timeout_that_any_worker_would_miss(directory: Path) -> None:
+    (problem,) = problems(directory, arguments=given_on_command_line(hang_timeout="100ms"))
+    assert problem == "--hang_timeout: must be at least 0.5, or off"

@@ -38,6 +38,7 @@ LAYER_1 = {
     "subserve.interpreter",
     "subserve.listener",
     "subserve.log",
+    "subserve.memory",
     "subserve.scoreboard",
     "subserve.signals",
     "subserve.tls",
@@ -201,6 +202,10 @@ def test_nothing_imports_in_a_ring() -> None:
         ("importlib", {"subserve.app"} | under("subserve.extensions")),
         ("argparse", {"subserve.cli"}),
         ("tomllib", {"subserve.config"}),
+        (
+            "faulthandler",
+            {"subserve.signals", "subserve.coordinator.server"} | under("subserve.extensions"),
+        ),
         ("atexit", {"subserve.worker.threads"} | under("subserve.extensions")),
     ],
 )
@@ -259,7 +264,7 @@ def test_owners_of_calls(names: set[str], owners: set[str]) -> None:
     # `inspect.Signature.bind` is no bind(2), and a scoreboard is no interpreter.
     exempt = {
         "bind": {"subserve.app"},
-        "create": {"subserve.coordinator.server"},
+        "create": {"subserve.coordinator.crew"},
     }
     for module, tree in trees():
         for name in calls(tree, names):

@@ -8,11 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subserve.errors import ChannelError
-from subserve.messages import MAX_FRAME_BYTES, Decoder, Drain, Failed, Message, Ready, encode
+from subserve.messages import (
+    MAX_FRAME_BYTES,
+    Decoder,
+    Drain,
+    DumpStacks,
+    Failed,
+    Message,
+    Ready,
+    ReopenLogs,
+    encode,
+)
 
 any_text = st.text(st.characters())  # with lone surrogates: a traceback may hold them
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Drain, st.floats(0.0, 1e9)),
+    st.sampled_from([DumpStacks(), ReopenLogs()]),
     st.builds(Ready, st.sampled_from(["asgi", "wsgi"])),
     st.builds(Failed, any_text, any_text, st.integers(0, 255)),
 )
@@ -61,7 +72,7 @@ def test_an_unfinished_frame_is_no_message_yet() -> None:
         b"[]",
         b'"Drain"',
         b'["Drain"]',
-        b'["Drain", 1, 2]',
+        b'["Drain", 1, 2, 3]',
         b'["Undrain", 1]',
         b'[["Drain"], 1]',
         b'[{"a": 1}]',

@@ -11,7 +11,46 @@ from subserve.scoreboard import FIELD_BYTES, LINE_BYTES, ROW_BYTES, Counter, Sco
 
 def test_all_counters_begin_at_0() -> None:
     board = Scoreboard.create(3)
-    assert [board.row(index)[counter] for index in range(3) for counter in Counter] == [0] * 3 * len(Counter)
+    counts = [board.row(number)[counter] for number in range(3) for counter in Counter]
+    assert set(counts) == {0}
+    board.close()
+
+
+def test_rows_are_lent_and_come_back_empty() -> None:
+    board = Scoreboard.create(2)
+    numbers = [board.lend(), board.lend()]
+    assert sorted(numbers) == [0, 1]
+    for counter in Counter:
+        board.row(numbers[0]).add(counter, 7)
+    board.take_back(numbers[0])
+    assert board.lend() == numbers[0]
+    assert {board.row(numbers[0])[counter] for counter in Counter} == {0}
+    board.close()
+
+
+def test_the_block_grows_under_those_who_use_it() -> None:
+    """A worker that was started before counts on, seen from the larger mapping."""
+    board = Scoreboard.create(1)
+    first = board.lend()
+    worker = Scoreboard(board.fd, first + 1).row(first)
+    ours = board.row(first)
+    more = [board.lend() for _ in range(9)]
+    assert len({first, *more}) == 10
+    worker.add(Counter.LOOP_BEATS)
+    assert ours[Counter.LOOP_BEATS] == board.row(first)[Counter.LOOP_BEATS] == 1
+    late = Scoreboard(board.fd, more[-1] + 1).row(more[-1])
+    late.add(Counter.REQUESTS_STARTED)
+    assert board.row(more[-1]).requests == 1
+    assert {board.row(number).requests for number in [first, *more[:-1]]} == {0}
+    board.close()
+
+
+def test_a_mapping_takes_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    board = Scoreboard.create(1)
+    workers = [Scoreboard(board.fd, 1) for _ in range(5)]
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(workers) == 5
     board.close()
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -18,16 +18,14 @@ import pytest
 from subserve import log as subserve_log
 from subserve.channel import Channel
 from subserve.coordinator import server as module
-from subserve.coordinator.acceptor import Acceptor
 from subserve.coordinator.banner import banner
 from subserve.coordinator.handle import HostEnded, WorkerHandle
 from subserve.coordinator.server import Coordinator
 from subserve.errors import AppLoadError, WorkerError
 from subserve.identity import WorkerInfo
-from subserve.lifecycle import WorkerEvent, WorkerState
-from subserve.messages import Drain, Failed, Ready
+from subserve.lifecycle import Phase, WorkerEvent, WorkerState
+from subserve.messages import Drain, Failed, Message, Ready
 from subserve.options import Config
-from subserve.policy import Phase
 from subserve.scoreboard import Scoreboard
 
 DEADLINE = 10.0  # s, for what takes milliseconds
@@ -36,18 +34,29 @@ DEADLINE = 10.0  # s, for what takes milliseconds
 class Worker:
     """The worker's side of a handle."""
 
-    def __init__(self, stack: ExitStack, board: Scoreboard, info: WorkerInfo) -> None:
+    def __init__(
+        self, stack: ExitStack, info: WorkerInfo, config: Config, board: Scoreboard
+    ) -> None:
         control_here, control_there = socket.socketpair()
         out, self.connections = socket.socketpair()
         for sock in (control_here, control_there, out, self.connections):
             stack.callback(sock.close)
         self.info = info
         self.channel = Channel(control_there)
-        self.handle = WorkerHandle(info, board.row(info.index), Channel(control_here), out)
+        number = board.lend()
+        self.row = board.row(number)
+        self.handle = WorkerHandle(info, config, self.row, Channel(control_here), out, number)
+        self.handle._undelivered = self.connections.dup()
+        stack.callback(self.handle._undelivered.close)
         self.lives = threading.Event()
         self.handle._thread = threading.Thread(target=self.lives.wait, daemon=True)
         self.handle._thread.start()
         stack.callback(self.lives.set)
+
+    def command(self) -> Message | None:
+        """Return the next command that has been sent to it."""
+        assert self.channel.wait(DEADLINE), "no command"
+        return self.channel.receive()
 
     def ended(self, event: WorkerEvent, detail: str = "", *, left_open: bool = False) -> HostEnded:
         """End its thread and return what that posts."""
@@ -57,28 +66,59 @@ class Worker:
 
 
 class Rig:
-    """A coordinator whose loop does not run by itself."""
+    """A coordinator whose loop does not run by itself, and whose workers are the test.
+
+    `workers` are all that have been started, the first ones first.
+    """
 
     def __init__(self, stack: ExitStack, count: int = 2, **options: float) -> None:
         config = Config(app="shop:app", workers=count, **options)  # type: ignore[arg-type]
-        self.coordinator = Coordinator(config, [], "/no/scratch")
-        board = Scoreboard.create(count)
-        stack.callback(board.close)
-        self.workers = [Worker(stack, board, WorkerInfo(n, 1, count)) for n in range(count)]
-        for worker in self.workers:
-            self.coordinator._workers.append(worker.handle)
-            callback = (self.coordinator._hear, worker.handle)
-            self.coordinator._selector.register(
-                worker.handle.control, selectors.EVENT_READ, callback
-            )
+        self.asked: list[str] = []
+        self.workers: list[Worker] = []
+
+        def start(info: WorkerInfo, config: Config, board: Scoreboard, *_: object) -> WorkerHandle:
+            self.workers.append(Worker(stack, info, config, board))
+            return self.workers[-1].handle
+
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(WorkerHandle, "start", start)
+        self.coordinator = Coordinator(config, [], "/no/scratch", self.asked.append)
         self.coordinator._selector.register(
             self.coordinator._wake_out, selectors.EVENT_READ, (self.coordinator._woken, None)
         )
-        self.coordinator._acceptor = Acceptor([], self.coordinator._workers)
-        self.coordinator._deadline = time.monotonic() + 60.0
+        stack.callback(self.coordinator._crew.close)
         stack.callback(self.coordinator._selector.close)
         stack.callback(self.coordinator._wake_in.close)
         stack.callback(self.coordinator._wake_out.close)
+        self.coordinator._step()
+        assert len(self.workers) == count
+
+    def worker(self, name: str) -> Worker:
+        (found,) = [worker for worker in self.workers if str(worker.info) == name]
+        return found
+
+    def ready(self, name: str) -> None:
+        self.worker(name).channel.send(Ready("asgi"))
+        self.until(lambda: self.worker(name).handle.state is WorkerState.READY)
+
+    def broke(self, name: str) -> None:
+        worker = self.worker(name)
+        detail = "Traceback\n  in f\nLookupError: x\n"
+        self.coordinator._post(worker.ended(WorkerEvent.BROKE, detail))
+        self.until(lambda: worker.handle.state is WorkerState.BROKEN)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Go on until `condition` is fulfilled."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < deadline
+            assert self.coordinator._step()
+
+    def act(self) -> None:
+        """Do all there is to do now, without waiting for more, up to the end."""
+        self.coordinator._changed = True
+        while self.coordinator._changed and self.coordinator._decide(time.monotonic()):
+            pass
 
     def serving(self) -> Rig:
         for worker in self.workers:
@@ -97,19 +137,16 @@ class Rig:
         self.coordinator._wake_in.send(bytes([signum]))
 
     def steps(self, until: Phase) -> None:
-        for _ in range(20):
-            if self.coordinator._phase is until:
-                return
-            assert self.coordinator._step()
-        raise AssertionError(f"never {until}")
+        self.until(lambda: self.coordinator._phase is until)
+        self.act()
 
     def to_the_end(self) -> tuple[int, bool]:
         """Go on until there is nothing left to do; return what `run` returns."""
-        for _ in range(20):
-            if self.coordinator._at_once or not self.coordinator._step():
-                quiet = self.coordinator._join()
-                return self.coordinator._exit_code, quiet
-        raise AssertionError("never done")
+        deadline = time.monotonic() + DEADLINE
+        while not self.coordinator._at_once and self.coordinator._step():
+            assert time.monotonic() < deadline, "never done"
+        quiet = self.coordinator._join()
+        return self.coordinator._exit_code, quiet
 
 
 @pytest.fixture
@@ -129,7 +166,7 @@ def errors(records: list[logging.LogRecord], level: str = "ERROR") -> list[str]:
 def test_a_life_without_trouble(stack: ExitStack, records: list[logging.LogRecord]) -> None:
     rig = Rig(stack).draining()
     for worker in rig.workers:
-        assert worker.channel.receive() == Drain(30.0)
+        assert worker.command() == Drain(pytest.approx(30.0, abs=5.0))
         assert worker.connections.recv(1) == b"", "no more connections"
         rig.coordinator._post(worker.ended(WorkerEvent.CLOSED))
     assert rig.to_the_end() == (0, True)
@@ -142,8 +179,8 @@ def test_the_banner_waits_for_all_workers(
     shown: list[str] = []
     monkeypatch.setattr(subserve_log, "announce", shown.append)
     rig = Rig(stack)
-    rig.workers[1].channel.send(Ready("wsgi"))
-    rig.coordinator._step()
+    rig.ready("1.1")
+    rig.act()
     assert shown == []
     rig.workers[0].channel.send(Ready("wsgi"))
     rig.steps(Phase.SERVING)
@@ -222,31 +259,29 @@ def test_one_that_fails_stops_those_that_are_ready(stack: ExitStack) -> None:
     rig.workers[0].channel.send(Ready("asgi"))
     rig.workers[1].channel.send(Failed("mend this", "", 3))
     rig.steps(Phase.DRAINING)
-    assert rig.workers[0].channel.receive() == Drain(30.0)
+    assert rig.workers[0].command() == Drain(pytest.approx(30.0, abs=5.0))
     for worker in rig.workers:
         rig.coordinator._post(worker.ended(WorkerEvent.CLOSED))
     assert rig.to_the_end() == (AppLoadError.exit_code, True)
 
 
-def test_a_worker_that_breaks_stops_the_server(
+def test_a_worker_that_breaks_before_all_are_ready_stops_the_server(
     stack: ExitStack, records: list[logging.LogRecord]
 ) -> None:
-    rig = Rig(stack).serving()
-    note = rig.workers[0].ended(WorkerEvent.BROKE, "Traceback\n  in f\nLookupError: x\n")
-    rig.coordinator._post(note)
+    rig = Rig(stack)
+    rig.ready("1.1")
+    rig.broke("0.1")
     rig.steps(Phase.DRAINING)
     rig.coordinator._post(rig.workers[1].ended(WorkerEvent.CLOSED))
     assert rig.to_the_end() == (WorkerError.exit_code, True)
-    (line,) = errors(records)
-    assert line.startswith("worker 0.1 broke: ")
-    assert "\\x0a" not in subserve_log.escape(line.rpartition("\n")[2])
+    assert errors(records) == ["worker 0.1 broke: LookupError: x"]
 
 
 def test_a_start_that_takes_too_long(stack: ExitStack, records: list[logging.LogRecord]) -> None:
     rig = Rig(stack)
-    rig.workers[0].channel.send(Ready("asgi"))
-    rig.coordinator._step()
-    rig.coordinator._deadline = time.monotonic()
+    rig.ready("0.1")
+    rig.workers[1].handle.deadline = time.monotonic()
+    rig.act()
     rig.steps(Phase.DRAINING)
     rig.coordinator._post(rig.workers[0].ended(WorkerEvent.CLOSED))
     assert rig.to_the_end() == (AppLoadError.exit_code, False)
@@ -256,13 +291,12 @@ def test_a_start_that_takes_too_long(stack: ExitStack, records: list[logging.Log
 
 def test_one_that_is_ready_only_during_the_drain_is_drained(stack: ExitStack) -> None:
     rig = Rig(stack)
-    rig.workers[0].channel.send(Ready("asgi"))
-    rig.coordinator._step()
+    rig.ready("0.1")
     rig.signal(signal.SIGINT)
     rig.steps(Phase.DRAINING)
-    rig.workers[1].channel.send(Ready("asgi"))
-    rig.coordinator._hear(rig.workers[1].handle)
-    assert isinstance(rig.workers[1].channel.receive(), Drain)
+    rig.ready("1.1")
+    rig.act()
+    assert isinstance(rig.workers[1].command(), Drain)
 
 
 # ---- interpreters that are left open: the process must not be finalised
@@ -283,7 +317,7 @@ def test_an_interpreter_left_open_by_a_worker_that_did_not_start(stack: ExitStac
     worker = rig.workers[0]
     worker.channel.send(Failed("mend this", "", 3))
     rig.steps(Phase.DRAINING)
-    assert rig.coordinator._step() is False, "nothing to wait for"
+    assert rig.to_the_end() == (3, False), "nothing to wait for"
     # Only now does its thread end.
     rig.coordinator._post(worker.ended(WorkerEvent.THREADS_LEFT, "Thread-1", left_open=True))
     assert rig.coordinator._join() is False
@@ -293,7 +327,9 @@ def test_a_worker_that_does_not_end_in_time(
     stack: ExitStack, records: list[logging.LogRecord]
 ) -> None:
     rig = Rig(stack, 1).draining()
-    rig.coordinator._deadline = time.monotonic()
+    rig.act()
+    rig.coordinator._stop_by = time.monotonic()
+    rig.coordinator._changed = True
     assert rig.to_the_end() == (0, False)
     assert errors(records, "WARNING") == ["worker 0.1 did not end in time, it is cut off"]
 
@@ -336,6 +372,15 @@ def test_more_notes_than_the_socket_takes(stack: ExitStack) -> None:
     rig.coordinator._post(rig.workers[0].ended(WorkerEvent.CLOSED))
     rig.coordinator._woken(None)
     assert rig.workers[0].handle.state is WorkerState.CLOSED
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1])
+def test_signals_for_the_fleet_stop_nothing(stack: ExitStack, signum: int) -> None:
+    rig = Rig(stack).serving()
+    rig.signal(signum)
+    rig.coordinator._woken(None)
+    rig.act()
+    assert rig.coordinator._phase is Phase.SERVING
 
 
 # ---- waiting
