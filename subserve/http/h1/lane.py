@@ -98,6 +98,7 @@ class Lane:
         self.write_timeout = config.write_timeout
         self.certificate = tls.certificate_text(config) if config.certfile else None
         self.linger_timeout = LINGER_TIMEOUT
+        self._idle_grace = LAST_REQUEST_GRACE
         self._elsewhere = elsewhere
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,17 +187,18 @@ class Lane:
         `idle_grace`: seconds after which soon is, where it is longer than usual.
         """
         self.draining = True
+        self._idle_grace = max(idle_grace, LAST_REQUEST_GRACE)
         for connection in list(self._connections):
             connection.settle()
             if connection.request is not None:
                 connection.request.drain()
         self.run(self._elsewhere.drain())
-        self.loop.call_later(max(idle_grace, LAST_REQUEST_GRACE), self._close_idle, 1)
+        self.loop.call_later(self._idle_grace, self._close_idle, 1)
         self.loop.call_later(max(idle_grace, FIRST_REQUEST_GRACE), self._close_idle, 0)
 
     def close_soon(self, connection: Connection) -> None:
         """Close a connection that became idle in the drain, unless a request is on its way."""
-        self.loop.call_later(LAST_REQUEST_GRACE, self._close_if_idle, connection)
+        self.loop.call_later(self._idle_grace, self._close_if_idle, connection)
 
     def _close_if_idle(self, connection: Connection) -> None:
         if connection.state is State.IDLE:
