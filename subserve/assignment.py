@@ -1,10 +1,15 @@
 """What a new worker is told: one JSON text, since only primitives cross into an interpreter."""
 
 import json
+import struct
 from dataclasses import asdict, dataclass
 
 from subserve.identity import WorkerInfo
 from subserve.options import Config
+
+HANDED = struct.Struct("=ii")
+"""A connection on its way to a worker: the number of its descriptor, and its address family, which
+the worker would have to ask the kernel for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from subserve.assignment import Assignment
+from subserve.assignment import HANDED, Assignment
 from subserve.channel import Channel
 from subserve.coordinator.pulse import Pulse
 from subserve.errors import WorkerError
@@ -31,7 +31,6 @@ _ENTER = "from subserve.worker.bootstrap import main; main(assignment)"
 EXIT_MARGIN = 1.5
 """Seconds past the graceful timeout after which a worker is left alone with what still runs."""
 
-FD_BYTES = 4
 _READ_BYTES = 4096
 
 
@@ -165,7 +164,7 @@ class WorkerHandle:
     def hand_over(self, connection: socket.socket) -> bool:
         """Give a connection away; False, and it stays the caller's, where the way is blocked."""
         try:
-            self._connections.send(connection.fileno().to_bytes(FD_BYTES, "little"))
+            self._connections.send(HANDED.pack(connection.fileno(), connection.family))
         except OSError:  # its buffer is full, or the worker is gone
             return False
         connection.detach()
@@ -184,9 +183,9 @@ class WorkerHandle:
                     data += more
             except BlockingIOError:
                 pass  # that was all
-        numbers = [data[place : place + FD_BYTES] for place in range(0, len(data), FD_BYTES)]
-        self._row.add(Counter.CONNECTIONS_ASSIGNED, -len(numbers))
-        return [socket.socket(fileno=int.from_bytes(number, "little")) for number in numbers]
+        handed = list(HANDED.iter_unpack(data))
+        self._row.add(Counter.CONNECTIONS_ASSIGNED, -len(handed))
+        return [socket.socket(family, fileno=fd) for fd, family in handed]
 
     def drain(self, timeout: float, idle_grace: float = 0.0) -> None:
         """Ask the worker to finish within `timeout` seconds; see `Drain` for `idle_grace`.

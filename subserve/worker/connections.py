@@ -5,13 +5,13 @@ import logging
 import socket
 import ssl
 
+from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
 from subserve.tls import HANDSHAKE_TIMEOUT
 
 log = logging.getLogger("subserve.worker")
 
-FD_BYTES = 4
 _READ_BYTES = 4096
 
 CUT_OFF_TIMEOUT = 0.3
@@ -66,13 +66,13 @@ class Connections:
             self._all_arrived.set_result(None)
             return
         data = self._rest + data
-        whole = len(data) - len(data) % FD_BYTES
+        whole = len(data) - len(data) % HANDED.size
         self._rest = data[whole:]
-        for place in range(0, whole, FD_BYTES):
-            self._take_over(int.from_bytes(data[place : place + FD_BYTES], "little"))
+        for fd, family in HANDED.iter_unpack(data[:whole]):
+            self._take_over(fd, family)
 
-    def _take_over(self, fd: int) -> None:
-        sock = socket.socket(fileno=fd)
+    def _take_over(self, fd: int, family: int) -> None:
+        sock = socket.socket(family, fileno=fd)
         sock.setblocking(False)
         if self._context is None and isinstance(self._loop, asyncio.SelectorEventLoop):
             # What `connect_accepted_socket` does, less the task and the future it takes for it.

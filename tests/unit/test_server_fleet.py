@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from subserve.assignment import HANDED
 from subserve.coordinator import server as module
 from subserve.coordinator.stacks import ForeignStacks
 from subserve.errors import WorkerError
@@ -212,7 +213,7 @@ def test_connections_it_has_not_taken_in_go_to_others(stack: ExitStack) -> None:
     number = server.fileno()
     assert hanging.handle.hand_over(server)
     hang(rig, hanging)
-    assert other.connections.recv(16) == number.to_bytes(4, "little")
+    assert HANDED.unpack(other.connections.recv(16)) == (number, socket.AF_UNIX)
     with socket.socket(fileno=number) as served:
         served.sendall(b"at last")
         assert client.recv(16) == b"at last"
