@@ -66,12 +66,10 @@ class Fields:
     """The header fields of a request, and what they say about the connection and the body.
 
     `headers` are pairs of lower-case name and value.  `length` is what Content-Length says, None
-    without one.  `plain` says that there is nothing to look at but `headers`: one host, no body, no
-    wish about the connection.
+    without one.
     """
 
     __slots__ = (
-        "block",
         "chunked",
         "close",
         "expect_continue",
@@ -79,13 +77,11 @@ class Fields:
         "host",
         "keep_alive",
         "length",
-        "plain",
         "trailers_accepted",
         "upgrade",
     )
 
-    def __init__(self, block: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        self.block = block
+    def __init__(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         self.headers = headers
         self.host: bytes | None = None
         self.length: int | None = None
@@ -95,12 +91,11 @@ class Fields:
         self.expect_continue = False
         self.trailers_accepted = False
         self.upgrade = b""
-        self.plain = False
 
     def with_host(self, authority: bytes) -> Fields:
         """Return fields with the host that the target names (RFC 9112, section 3.2.2)."""
         others = tuple(pair for pair in self.headers if pair[0] != b"host")
-        made = Fields(self.block, ((b"host", authority), *others))
+        made = Fields(((b"host", authority), *others))
         made.host = authority
         made.length, made.chunked = self.length, self.chunked
         made.expect_continue, made.trailers_accepted = self.expect_continue, self.trailers_accepted
@@ -197,7 +192,7 @@ def parse_fields(block: bytes, max_count: int) -> Fields:
     `max_count` bounds their number.  Raises `Refused`.
     """
     headers, semantic = parse_lines(block, max_count)
-    fields = Fields(block, tuple(headers))
+    fields = Fields(tuple(headers))
     if semantic:
         _interpret(fields)
     return fields
@@ -240,7 +235,6 @@ def _check_name(name: bytes) -> bytes:
 def _interpret(fields: Fields) -> None:
     """Read the fields that say how the request is to be read."""
     seen = set()
-    only_host = True
     for name, value in fields.headers:
         if name not in _SEMANTIC:
             continue
@@ -255,11 +249,9 @@ def _interpret(fields: Fields) -> None:
                 raise Refused(BAD_REQUEST, "a Host that is none")
             fields.host = value
             continue
-        only_host = False
         _take(fields, name, value)
     if fields.chunked and fields.length is not None:
         raise Refused(BAD_REQUEST, "both Content-Length and Transfer-Encoding")
-    fields.plain = only_host and fields.host is not None
 
 
 def _take(fields: Fields, name: bytes, value: bytes) -> None:
