@@ -9,14 +9,15 @@ from typing import NoReturn
 
 from subserve import __version__
 from subserve.config import Resolved, Setting, nearest, resolve
-from subserve.errors import ConfigError, SubserveError
-from subserve.options import GROUPS, default_text, flag_of, rows, variable_of
+from subserve.errors import ConfigError, SubserveError, tell
+from subserve.options import GROUPS, Config, default_text, flag_of, rows, variable_of
 
 _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its own GIL."
 
 SIGNALS = (
     ("TERM, INT", "Finish the requests in flight, then stop; a second INT stops at once."),
     ("QUIT", "Stop at once."),
+    ("HUP", "Load configuration and code anew, without losing a request."),
 )
 
 EXIT_CODES = (
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
             group.add_argument(
                 *names, dest=name, action="append_const", const="true", default=None, help=text
             )
-    run = parser.add_argument_group("run")
+    run = groups["run"]
     run.add_argument("--config", metavar="FILE", help="configuration file to read instead")
     run.add_argument(
         "--show-config", action="store_true", help="print each value and where it comes from"
@@ -152,14 +153,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"no app given; run `subserve module:app`, or set {variable_of('app')}"
             )
-        # Imported late: --help and configuration errors need none of the server.
+        _fill_standard_descriptors()
+        return _serve(resolved.config, namespace)
+    except SubserveError as error:
+        return tell(error)
+
+
+def _serve(config: Config, namespace: argparse.Namespace) -> int:
+    # Imported late: --help and configuration errors need none of the server.
+    if config.no_supervisor:
         from subserve.coordinator.server import serve
 
-        _fill_standard_descriptors()
-        return serve(resolved.config)
-    except SubserveError as error:
-        for line in str(error).splitlines():
-            print(f"subserve: {line}", file=sys.stderr)
-        if isinstance(error, ConfigError):
-            print("subserve: try `subserve --help`", file=sys.stderr)
-        return error.exit_code
+        return serve(config)
+
+    from subserve.supervisor.server import supervise
+
+    return supervise(config, lambda: configure(namespace).config)

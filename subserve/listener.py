@@ -6,7 +6,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from subserve.binds import BindSpec, parse_bind
 from subserve.errors import BindError
@@ -71,6 +71,18 @@ def listen(binds: Sequence[str], *, backlog: int, tls: bool) -> list[Listener]:
             listeners += found
         undo.pop_all()
     return listeners
+
+
+def with_scheme(listener: Listener, *, tls: bool) -> Listener:
+    """Return the same listener with the URL that it has with TLS, or without."""
+    rest = listener.url.removeprefix("https").removeprefix("http")
+    return replace(listener, url=f"{'https' if tls else 'http'}{rest}")
+
+
+def inherit(fd: int, url: str) -> Listener:
+    """Return the listener that the supervisor has bound, and whose file it looks after."""
+    os.set_inheritable(fd, False)  # a child of the app would keep the address busy
+    return Listener(socket.socket(fileno=fd), url)
 
 
 def _listen(spec: BindSpec, backlog: int, scheme: str) -> list[Listener]:
@@ -167,6 +179,7 @@ def _adopt(fd: int, backlog: int, scheme: str) -> Listener:
     """Take over a listening socket that the parent process left open, as systemd does."""
     sock = socket.socket(fileno=fd)
     try:
+        sock.set_inheritable(False)
         if sock.type != socket.SOCK_STREAM:
             raise OSError(errno.EINVAL, "not a stream socket")
         sock.listen(backlog)

@@ -15,7 +15,7 @@ from subserve.binds import parse_bind
 
 type Parser = Callable[[str], Any]
 
-GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs")
+GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs", "run")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -180,6 +180,13 @@ class Config:
         parse=parse_count,
         metavar="N",
         short="-t",
+    )
+    processes: int = _option(
+        1,
+        "Serving processes, each with --workers of its own; a crash in C code costs one of them.",
+        group="workers",
+        parse=parse_count,
+        metavar="N",
     )
     loop: Literal["asyncio", "uvloop"] = _option(
         "asyncio",
@@ -378,6 +385,22 @@ class Config:
         "response headers.",
         group="logs",
         metavar="FORMAT",
+    )
+
+    no_supervisor: bool = _option(
+        False,
+        "Serve without a process that watches over the one that serves: nothing is replaced after "
+        "a crash, and no new code is loaded.",
+        group="run",
+        parse=parse_flag,
+        metavar="",
+    )
+    crash_limit: int = _option(
+        10,
+        "Crashes of serving processes within a minute after which the server gives up.",
+        group="run",
+        parse=parse_count,
+        metavar="N",
     )
 
     def to_json(self) -> str:

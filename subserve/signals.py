@@ -5,12 +5,28 @@ Only the main interpreter's main thread may have signal handlers; workers never 
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 STOP_GRACEFULLY = frozenset({signal.SIGTERM, signal.SIGINT})
 STOP_AT_ONCE = frozenset({signal.SIGQUIT})
 INTERRUPT = signal.SIGINT
+TERMINATE = signal.SIGTERM
+QUIT = signal.SIGQUIT
+TURN_OVER = signal.SIGHUP
+PASSED_ON = frozenset({signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1})
+"""What the supervisor has no use for itself, and its serving processes have."""
+
+FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
+"""What a terminal sends to all processes at once: the supervisor tells the others what to do."""
+
+
+def name_of(number: int) -> str:
+    """Return the name of a signal, ``SIGTERM``; real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _written_to_wakeup_fd(signum: int, frame: object) -> None:
@@ -18,14 +34,21 @@ def _written_to_wakeup_fd(signum: int, frame: object) -> None:
 
 
 @contextmanager
-def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterator[None]:
-    """Have the number of each signal arrive as a byte at the other end of `sock`.
+def delivered_to(
+    sock: socket.socket,
+    also: Iterable[signal.Signals] = (),
+    *,
+    ignored_after: bool = False,
+) -> Iterator[None]:
+    """Have the number of each signal that stops, and of `also`, arrive at the end of `sock`.
 
     Afterwards handlers are as before; or, `ignored_after`, the signals are ignored: the process is
     about to end then, with an exit code that a second Ctrl-C during the last steps must not change.
     """
     sock.setblocking(False)
-    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in STOP_GRACEFULLY | STOP_AT_ONCE}
+    wanted = STOP_GRACEFULLY | STOP_AT_ONCE | frozenset(also)
+    before = {s: signal.signal(s, _written_to_wakeup_fd) for s in wanted}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_TERMINAL)  # see `held_back`
     fd_before = signal.set_wakeup_fd(sock.fileno(), warn_on_full_buffer=False)
     try:
         yield
@@ -33,3 +56,16 @@ def delivered_to(sock: socket.socket, *, ignored_after: bool = False) -> Iterato
         signal.set_wakeup_fd(fd_before)
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_IGN if ignored_after else handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Have a process that is started here see no Ctrl-C before it has handlers: `delivered_to`.
+
+    It inherits what is blocked (sigprocmask(2)); meant for the main thread, harmless in others.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

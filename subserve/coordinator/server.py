@@ -9,25 +9,24 @@ import contextlib
 import faulthandler
 import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 
 from subserve import log as subserve_log
-from subserve import signals, tls
+from subserve import scratch, signals, tls
+from subserve.channel import Channel
 from subserve.coordinator.acceptor import Acceptor
-from subserve.coordinator.banner import banner
+from subserve.coordinator.banner import announce
 from subserve.coordinator.handle import HostEnded, WorkerHandle
 from subserve.errors import AppLoadError, SubserveError, WorkerError
 from subserve.identity import WorkerInfo
 from subserve.lifecycle import WorkerEvent, WorkerState
 from subserve.listener import Listener, listen
-from subserve.messages import Failed, Message, Ready
+from subserve.messages import Failed, Message, Ready, Retire, Serving, Signal
 from subserve.options import Config
 from subserve.policy import Action, Fleet, Phase, decide
 from subserve.scoreboard import Scoreboard
@@ -48,33 +47,39 @@ _POSTED = 0
 
 
 def serve(config: Config) -> int:
-    """Serve until stopped and return the exit code.
+    """Serve without a supervisor, until stopped, and return the exit code.
 
     Ends the process by itself where something still runs that cannot be stopped.  Raises
     `BindError` or `ConfigError` before anything is started.
     """
+    check_certificate(config)
+    listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
+    return serve_on(config, listeners)
+
+
+def serve_on(
+    config: Config, listeners: Sequence[Listener], supervisor: Channel | None = None
+) -> int:
+    """Do the same on what listens already, under a supervisor where there is one."""
     subserve_log.configure(config.log_level, config.log_format, "server")
     faulthandler.enable(
         subserve_log.STDERR
     )  # a crash in C code ends all workers: let it say where it was
-    if config.certfile:
-        tls.server_context(config)  # to fail now, and once, on a bad certificate
     if config.workers > 1:
         # The workers use the cores already.  Set before any of them loads such a library, which
         # reads it once and is shared by all.
         for name in BLAS_VARIABLES:
             os.environ.setdefault(name, "1")
-    listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
-    scratch = tempfile.mkdtemp(prefix="subserve-")
+    folder = scratch.make()
     try:
-        code, quiet = Coordinator(config, listeners, scratch).run()
+        code, quiet = Coordinator(config, listeners, folder, supervisor).run()
     except Exception:
         log.exception("the coordinator broke")
         code, quiet = SubserveError.exit_code, False
     finally:
         for listener in listeners:
             listener.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.remove(folder)
     if not quiet:
         # Finalising the process would wait for, or crash on, an interpreter that still runs.
         subserve_log.flush_prints()
@@ -82,11 +87,24 @@ def serve(config: Config) -> int:
     return code
 
 
+def check_certificate(config: Config) -> None:
+    """Raise `ConfigError` where the certificate is bad: now, and once, not in each worker."""
+    if config.certfile:
+        tls.server_context(config)
+
+
 class Coordinator:
     """Starts the workers, accepts while they are ready, and sees to their end."""
 
-    def __init__(self, config: Config, listeners: Sequence[Listener], scratch: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        listeners: Sequence[Listener],
+        scratch: str,
+        supervisor: Channel | None = None,
+    ) -> None:
         self._config = config
+        self._supervisor = supervisor
         self._listeners = listeners
         self._scratch = scratch
         self._selector = DefaultSelector()
@@ -98,6 +116,7 @@ class Coordinator:
         self._deadline: float | None = None
         self._interface = ""
         self._signalled = False
+        self._retired = False
         self._at_once = False
         self._exit_code = 0
         self._interpreters_left = False
@@ -109,8 +128,12 @@ class Coordinator:
         interpreters are closed.
         """
         scoreboard = Scoreboard.create(self._config.workers)
-        with signals.delivered_to(self._wake_in, ignored_after=True):
+        with signals.delivered_to(self._wake_in, signals.FROM_TERMINAL, ignored_after=True):
             self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
+            if self._supervisor is not None:
+                self._selector.register(
+                    self._supervisor, EVENT_READ, (self._obey, self._supervisor)
+                )
             self._start_workers(scoreboard)
             self._acceptor = Acceptor(self._listeners, self._workers)
             try:
@@ -169,18 +192,16 @@ class Coordinator:
 
     def _serve(self) -> None:
         self._phase, self._deadline = Phase.SERVING, None
-        urls = [listener.url for listener in self._listeners]
-        text = banner(self._config, self._interface, urls)
-        if self._config.log_format == "json":
-            log.info("%s", text)
-        else:
-            subserve_log.announce(text)
         self._acceptor.start(self._selector)
+        if self._supervisor is not None:
+            self._supervisor.send(Serving(self._interface))
+            return
+        announce(self._config, self._interface, [listener.url for listener in self._listeners])
 
     def _drain(self, now: float) -> None:
         if self._phase is Phase.STARTING and self._deadline is not None and now >= self._deadline:
             self._fail_overdue()
-        if self._phase is Phase.SERVING:
+        if self._phase is Phase.SERVING and not self._retired:
             self._acceptor.accept_rest()
         self._acceptor.stop()
         self._phase = Phase.DRAINING
@@ -204,13 +225,36 @@ class Coordinator:
         for number in self._wake_out.recv(4096):
             if number == _POSTED:
                 continue
-            if number in signals.STOP_AT_ONCE or (number == signals.INTERRUPT and self._signalled):
-                log.warning("stopping at once")
-                self._at_once = True
-            elif number in signals.STOP_GRACEFULLY and not self._signalled:
-                log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
-                self._signalled = True
+            if self._supervisor is None or number not in signals.FROM_TERMINAL:
+                self._take_signal(number)
         self._take_notes()
+
+    def _take_signal(self, number: int) -> None:
+        """Do what a signal asks for, whether it came to this process or to the supervisor."""
+        if number in signals.STOP_AT_ONCE or (number == signals.INTERRUPT and self._signalled):
+            log.warning("stopping at once")
+            self._at_once = True
+        elif number in signals.STOP_GRACEFULLY and not self._signalled:
+            log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
+            self._signalled = True
+        elif number == signals.TURN_OVER:
+            log.warning("HUP loads new code with a supervisor only; nothing is changed")
+
+    def _obey(self, supervisor: Channel) -> None:
+        """Take the supervisor's commands; without a supervisor, finish: nobody would stop us."""
+        messages = supervisor.receive_ready()
+        if messages is None:
+            self._selector.unregister(supervisor)
+            if not self._signalled:
+                log.error("the supervisor is gone: finishing what is in flight")
+                self._signalled = True
+            return
+        for message in messages:
+            match message:
+                case Signal(number):
+                    self._take_signal(number)
+                case Retire() if not self._signalled:
+                    self._retired = self._signalled = True
 
     def _take_notes(self) -> None:
         try:

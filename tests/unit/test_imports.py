@@ -29,6 +29,9 @@ LAYER_0 = {
     "subserve.messages",
     "subserve.options",
     "subserve.policy",
+    "subserve.supervisor.lifecycle",
+    "subserve.supervisor.plan",
+    "subserve.supervisor.policy",
 }
 """Values in, values out."""
 
@@ -39,7 +42,9 @@ LAYER_1 = {
     "subserve.listener",
     "subserve.log",
     "subserve.scoreboard",
+    "subserve.scratch",
     "subserve.signals",
+    "subserve.title",
     "subserve.tls",
 }
 """One effect each."""
@@ -160,7 +165,10 @@ def test_lanes_and_extensions_do_not_know_who_uses_them() -> None:
 
 def test_only_the_command_line_starts_the_coordinator() -> None:
     outside = importers("subserve.coordinator") - under("subserve.coordinator")
-    assert outside == {"subserve.cli"}
+    # The supervisor starts a process of it, and shares the banner with it.
+    assert outside == {"subserve.cli", "subserve.supervisor.server"}
+    assert "subserve.coordinator.banner" in imports("subserve.supervisor.server")
+    assert not ours("subserve.supervisor.server") & importers("subserve.coordinator.handle")
     assert importers("subserve.cli") == {"subserve.__main__"}
 
 
@@ -247,7 +255,10 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
         ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
         ({"memfd_create", "ftruncate"}, {"subserve.scoreboard"}),
         ({"_exit"}, {"subserve.coordinator.server"}),
-        ({"fork", "forkpty", "posix_spawn", "Popen"}, {"subserve.worker.loops"}),
+        (
+            {"fork", "forkpty", "posix_spawn", "Popen"},
+            {"subserve.worker.loops", "subserve.supervisor.process"},
+        ),
         ({"chdir", "umask", "setuid", "setgid"}, set()),
         ({"set_wakeup_fd"}, {"subserve.signals"}),
         ({"basicConfig"}, set()),
@@ -258,7 +269,8 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
 def test_owners_of_calls(names: set[str], owners: set[str]) -> None:
     # `inspect.Signature.bind` is no bind(2), and a scoreboard is no interpreter.
     exempt = {
-        "bind": {"subserve.app"},
+        # `Sockets.bind` asks the listener to.
+        "bind": {"subserve.app", "subserve.supervisor.server"},
         "create": {"subserve.coordinator.server"},
     }
     for module, tree in trees():

@@ -8,13 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subserve.errors import ChannelError
-from subserve.messages import MAX_FRAME_BYTES, Decoder, Drain, Failed, Message, Ready, encode
+from subserve.messages import (
+    MAX_FRAME_BYTES,
+    Decoder,
+    Drain,
+    Failed,
+    Launch,
+    Message,
+    Ready,
+    Retire,
+    Serving,
+    Signal,
+    TurnOver,
+    encode,
+)
 
 any_text = st.text(st.characters())  # with lone surrogates: a traceback may hold them
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Drain, st.floats(0.0, 1e9)),
     st.builds(Ready, st.sampled_from(["asgi", "wsgi"])),
     st.builds(Failed, any_text, any_text, st.integers(0, 255)),
+    st.builds(Launch, any_text, st.lists(st.integers(0)), st.lists(any_text), st.lists(any_text)),
+    st.builds(Signal, st.integers(1, 64)),
+    st.just(Retire()),
+    st.builds(Serving, st.sampled_from(["asgi", "wsgi"])),
+    st.builds(TurnOver, any_text),
 )
 
 
