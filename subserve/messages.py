@@ -22,10 +22,13 @@ MAX_FRAME_BYTES = 1024 * 1024
 class Drain:
     """Command: take no more connections, finish those you have, then end.
 
-    `timeout` is what is left of the graceful timeout, in seconds.
+    `timeout` is what is left of the graceful timeout, in seconds.  `idle_grace` is for how long an
+    idle connection may still bring a request, which is answered with ``Connection: close``: worth
+    waiting for where somebody else serves meanwhile.
     """
 
     timeout: float
+    idle_grace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,14 +103,14 @@ class WorkerHandle:
         self._row.add(Counter.CONNECTIONS_ASSIGNED)
         return True
 
-    def drain(self, timeout: float) -> None:
-        """Ask the worker to finish within `timeout` seconds.
+    def drain(self, timeout: float, idle_grace: float = 0.0) -> None:
+        """Ask the worker to finish within `timeout` seconds; see `Drain` for `idle_grace`.
 
         The end of the connection channel tells it that all connections have been handed over.
         """
         self.take(WorkerEvent.DRAIN_SENT)
         self._connections.close()
-        self.control.send(Drain(timeout))
+        self.control.send(Drain(timeout, idle_grace))
 
     def receive(self) -> list[Message] | None:
         """Return the reports that have arrived, None once the worker has closed its end."""

@@ -39,6 +39,10 @@ EXIT_MARGIN = 1.5
 LONGEST_WAIT = 24 * 3600.0
 """Seconds; epoll_wait(2) takes at most 24 days, and a time-out of the operator may be longer."""
 
+IDLE_GRACE = 5.0
+"""Seconds that idle connections of a process that is replaced may still bring a request.  A client
+that asks at the moment we close loses its request; most that will ask do so in that time."""
+
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """How many threads a numeric library starts; by default one per core, in each worker."""
 
@@ -209,7 +213,12 @@ class Coordinator:
         self._deadline = now + timeout + EXIT_MARGIN
         for worker in self._workers:
             if worker.state is WorkerState.READY:
-                worker.drain(timeout)
+                worker.drain(timeout, self._idle_grace)
+
+    @property
+    def _idle_grace(self) -> float:
+        # With half of the time left for the requests that it may bring.
+        return min(IDLE_GRACE, self._config.graceful_timeout / 2) if self._retired else 0.0
 
     def _fail_overdue(self) -> None:
         names = ", ".join(str(w.info) for w in self._workers if w.state is WorkerState.STARTING)
@@ -287,7 +296,7 @@ class Coordinator:
                 worker.take(WorkerEvent.READY)
                 log.info("worker %s ready", worker.info)
                 if self._phase is Phase.DRAINING:
-                    worker.drain(self._config.graceful_timeout)
+                    worker.drain(self._config.graceful_timeout, self._idle_grace)
             case Failed(reason, traceback, exit_code):
                 worker.take(WorkerEvent.FAILED)
                 if self._exit_code == 0:

@@ -44,13 +44,13 @@ class Connections:
         """Begin to take connections over."""
         self._loop.add_reader(self._source, self._arrived)
 
-    async def drain(self, deadline: float) -> int:
+    async def drain(self, deadline: float, idle_grace: float = 0.0) -> int:
         """Let the connections end by `deadline` (loop time); cut off the rest and count them."""
         self._lane.draining = True
         log.info("draining %d connections, %d requests", len(self), self._row.requests)
         # The coordinator has closed its end; what it had handed over until then is served.
         await self._all_arrived
-        self._lane.begin_drain()
+        self._lane.begin_drain(idle_grace)
         self._loop.call_later(HANDSHAKE_GRACE, self._drop_handshakes)
         if self._handshakes:
             left = max(0.0, deadline - self._loop.time())

@@ -14,7 +14,7 @@ from subserve.messages import Drain, Message
 class ControlThread:
     """Passes each command on as it arrives."""
 
-    def __init__(self, channel: Channel, on_drain: Callable[[float], None]) -> None:
+    def __init__(self, channel: Channel, on_drain: Callable[[Drain], None]) -> None:
         self._channel = channel
         self._on_drain = on_drain
         self._thread = threading.Thread(target=self._run, name="subserve-control", daemon=True)
@@ -34,7 +34,7 @@ class ControlThread:
 
     def _obey(self, command: Message) -> None:
         match command:
-            case Drain(timeout):
-                self._on_drain(timeout)
+            case Drain():
+                self._on_drain(command)
             case _:
                 raise AssertionError(f"not a command: {command}")

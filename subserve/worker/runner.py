@@ -18,7 +18,7 @@ from subserve.http.h1.wsgi import WsgiService
 from subserve.http.others import OtherProtocols
 from subserve.http.wsgi import WsgiApp
 from subserve.http.wsgi.pool import Pool
-from subserve.messages import Ready
+from subserve.messages import Drain, Ready
 from subserve.scoreboard import Counter, Row
 from subserve.worker.connections import Connections
 from subserve.worker.control import ControlThread
@@ -51,7 +51,7 @@ class Runner:
     async def run(self) -> None:
         """Serve until drained.  Raises `LifespanFailed` where the app does not start."""
         config, loop = self._config, asyncio.get_running_loop()
-        drain_asked: asyncio.Future[float] = loop.create_future()
+        drain_asked: asyncio.Future[Drain] = loop.create_future()
         if self._interface == "wsgi":
             self._start_pool(loop)
         lifespan = Lifespan(self._app, config.lifespan if self._interface == "asgi" else "off")
@@ -62,8 +62,8 @@ class Runner:
         lane = self._lane(lifespan.state, access)
         connections = Connections(self._source, lane, self._row, context)
 
-        def on_drain(timeout: float) -> None:
-            loop.call_soon_threadsafe(_set_once, drain_asked, timeout)
+        def on_drain(command: Drain) -> None:
+            loop.call_soon_threadsafe(_set_once, drain_asked, command)
 
         control = ControlThread(self._channel, on_drain)
         control.start()
@@ -72,8 +72,9 @@ class Runner:
             self.ready = True
             self._channel.send(Ready(self._interface))
 
-            deadline = await drain_asked + loop.time()
-            await self._drain(connections, deadline)
+            command = await drain_asked
+            deadline = command.timeout + loop.time()
+            await self._drain(connections, deadline, command.idle_grace)
             await lifespan.shutdown(max(LIFESPAN_MARGIN, deadline + LIFESPAN_MARGIN - loop.time()))
         finally:
             control.stop()
@@ -87,7 +88,7 @@ class Runner:
 
     def _start_pool(self, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = Pool(self._config.threads, loop)
-        several = self._config.workers > 1
+        several = self._config.workers * self._config.processes > 1
         self._wsgi = WsgiService(
             self._app, self._pool, multiprocess=several, max_queue=self._config.max_queue
         )
@@ -102,8 +103,8 @@ class Runner:
             make = self._wsgi.request
         return Lane(config, self._row, access_log, make, others)
 
-    async def _drain(self, connections: Connections, deadline: float) -> None:
-        if cut := await connections.drain(deadline):
+    async def _drain(self, connections: Connections, deadline: float, idle_grace: float) -> None:
+        if cut := await connections.drain(deadline, idle_grace):
             log.warning(
                 "%d connections were cut off when the graceful timeout was over; "
                 "give their requests longer with --graceful-timeout",
@@ -113,6 +114,6 @@ class Runner:
             log.info("all requests finished")
 
 
-def _set_once(future: asyncio.Future[float], value: float) -> None:
+def _set_once(future: asyncio.Future[Drain], value: Drain) -> None:
     if not future.done():
         future.set_result(value)

@@ -20,7 +20,7 @@ class Side:
     def __init__(self) -> None:
         coordinator, worker = socket.socketpair()
         self.coordinator, self.worker = Channel(coordinator), Channel(worker)
-        self.drains: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self.drains: queue.SimpleQueue[Drain] = queue.SimpleQueue()
         self.control = ControlThread(self.worker, self.drains.put)
 
     def thread(self) -> threading.Thread:
@@ -38,9 +38,10 @@ def side() -> Iterator[Side]:
 
 def test_drain_commands_are_passed_on(side: Side) -> None:
     side.control.start()
-    side.coordinator.send(Drain(2.5))
-    side.coordinator.send(Drain(0.0))
-    assert [side.drains.get(timeout=DEADLINE) for _ in range(2)] == [2.5, 0.0]
+    sent = [Drain(2.5, 0.5), Drain(0.0)]
+    for command in sent:
+        side.coordinator.send(command)
+    assert [side.drains.get(timeout=DEADLINE) for _ in range(2)] == sent
     side.control.stop()
     assert "subserve-control" not in [thread.name for thread in threading.enumerate()]
 

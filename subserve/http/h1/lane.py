@@ -85,6 +85,7 @@ class Lane:
         self.date = date_line()
         """The Date header: as old as the last sweep, at most a second."""
         self.draining = False
+        self._idle_grace = 0.0
         self.parse_head, self.whole_response, self.send_now = speed.choose(config.http_parser)
         self.access = access
         self.row = row
@@ -180,20 +181,25 @@ class Lane:
         """Whether there is anything left to wait for."""
         return bool(self._connections or self._tasks)
 
-    def begin_drain(self) -> None:
-        """Let each connection end when its requests are answered, and the idle ones soon."""
+    def begin_drain(self, idle_grace: float = 0.0) -> None:
+        """Let each connection end when its requests are answered, and the idle ones soon.
+
+        `idle_grace`: seconds after which soon is, where it is longer than usual.
+        """
         self.draining = True
+        self._idle_grace = idle_grace
         for connection in list(self._connections):
             connection.settle()
             if connection.request is not None:
                 connection.request.drain()
         self.run(self._elsewhere.drain())
-        self.loop.call_later(LAST_REQUEST_GRACE, self._close_idle, 1)
-        self.loop.call_later(FIRST_REQUEST_GRACE, self._close_idle, 0)
+        self.loop.call_later(max(idle_grace, LAST_REQUEST_GRACE), self._close_idle, 1)
+        self.loop.call_later(max(idle_grace, FIRST_REQUEST_GRACE), self._close_idle, 0)
 
     def close_soon(self, connection: Connection) -> None:
         """Close a connection that became idle in the drain, unless a request is on its way."""
-        self.loop.call_later(LAST_REQUEST_GRACE, self._close_if_idle, connection)
+        grace = max(self._idle_grace, LAST_REQUEST_GRACE)
+        self.loop.call_later(grace, self._close_if_idle, connection)
 
     def _close_if_idle(self, connection: Connection) -> None:
         if connection.state is State.IDLE:
