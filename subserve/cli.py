@@ -11,6 +11,7 @@ from subserve import __version__
 from subserve.config import Resolved, Setting, nearest, resolve
 from subserve.errors import ConfigError, SubserveError, tell
 from subserve.options import GROUPS, Config, default_text, flag_of, rows, variable_of
+from subserve.systemd import passed_sockets
 
 _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its own GIL."
 
@@ -121,7 +122,8 @@ def configure(namespace: argparse.Namespace, problems: Sequence[str] = ()) -> Re
     if namespace.app is not None:
         arguments["app"] = Setting((namespace.app,), "command line")
     config_file = namespace.config or os.environ.get("SUBSERVE_CONFIG")
-    return resolve(arguments, os.environ, Path.cwd(), config_file, problems)
+    passed = passed_sockets(os.environ, os.getpid())
+    return resolve(arguments, os.environ, Path.cwd(), config_file, problems, passed)
 
 
 def _fill_standard_descriptors() -> None:

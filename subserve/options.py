@@ -26,6 +26,8 @@ _COUNT = re.compile(r"\d{1,10}", re.ASCII)
 _MAX_COUNT = 2**31 - 1
 """What listen(2) takes for a backlog."""
 
+_MASK = re.compile(r"[0-7]{1,4}", re.ASCII)
+
 _SIZE = re.compile(r"(\d{1,12})\s*([kmg])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -88,6 +90,13 @@ def parse_root_path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable() or "?" in text or "#" in text:
         raise ValueError("expected a URL path such as /api")
     return text.rstrip("/")
+
+
+def parse_umask(text: str) -> str:
+    """Read an octal mask such as ``027``; empty stands for the one we were started with."""
+    if text and (_MASK.fullmatch(text) is None or int(text, 8) > 0o777):
+        raise ValueError("expected an octal mask such as 027")
+    return text
 
 
 def _bind(text: str) -> str:
@@ -394,6 +403,63 @@ class Config:
         group="run",
         parse=parse_flag,
         metavar="",
+    )
+    pid_file: str = _option(
+        "",
+        "File to write the process id of the supervisor to; a second server on it is refused.",
+        group="run",
+        metavar="FILE",
+        default_text="none",
+    )
+    user: str = _option(
+        "",
+        "User, by name or number, to serve as once the addresses are bound; for a start as root.",
+        group="run",
+        metavar="USER",
+        default_text="none",
+    )
+    group: str = _option(
+        "",
+        "Group, by name or number, to serve as; the user's own unless given.",
+        group="run",
+        metavar="GROUP",
+        default_text="none",
+    )
+    umask: str = _option(
+        "",
+        "Permissions, octal, that files and unix sockets are not given.",
+        group="run",
+        parse=parse_umask,
+        metavar="MASK",
+        default_text="none",
+    )
+    reload: bool = _option(
+        False,
+        "Load the code anew when it changes, for development; needs the package watchfiles.",
+        group="run",
+        parse=parse_flag,
+        metavar="",
+    )
+    reload_dir: tuple[str, ...] = _option(
+        (".",),
+        "Directory to watch. Repeatable.",
+        group="run",
+        metavar="DIR",
+        repeatable=True,
+    )
+    reload_include: tuple[str, ...] = _option(
+        ("*.py",),
+        "Files that count as code: a glob for the name or, with a slash, for the path. Repeatable.",
+        group="run",
+        metavar="GLOB",
+        repeatable=True,
+    )
+    reload_exclude: tuple[str, ...] = _option(
+        (".*", "__pycache__", "node_modules"),
+        "Files and directories that do not count. Repeatable.",
+        group="run",
+        metavar="GLOB",
+        repeatable=True,
     )
     crash_limit: int = _option(
         10,

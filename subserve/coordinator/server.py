@@ -25,11 +25,14 @@ from subserve.coordinator.handle import HostEnded, WorkerHandle
 from subserve.errors import AppLoadError, SubserveError, WorkerError
 from subserve.identity import WorkerInfo
 from subserve.lifecycle import WorkerEvent, WorkerState
-from subserve.listener import Listener, listen
+from subserve.listener import Listener
 from subserve.messages import Failed, Message, Ready, Retire, Serving, Signal
 from subserve.options import Config
+from subserve.pidfile import pid_file
 from subserve.policy import Action, Fleet, Phase, decide
+from subserve.privileges import drop, listen_for
 from subserve.scoreboard import Scoreboard
+from subserve.systemd import Notifier
 
 log = logging.getLogger("subserve")
 
@@ -57,14 +60,23 @@ def serve(config: Config) -> int:
     `BindError` or `ConfigError` before anything is started.
     """
     check_certificate(config)
-    listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
-    return serve_on(config, listeners)
+    with pid_file(config.pid_file):
+        listeners = listen_for(config, config.bind)
+        drop(config)
+        code, quiet = _serve_on(config, listeners, None)
+    return _leave(code, quiet=quiet)
 
 
-def serve_on(
-    config: Config, listeners: Sequence[Listener], supervisor: Channel | None = None
-) -> int:
-    """Do the same on what listens already, under a supervisor where there is one."""
+def serve_on(config: Config, listeners: Sequence[Listener], supervisor: Channel) -> int:
+    """Do the same under a supervisor, on what listens already."""
+    code, quiet = _serve_on(config, listeners, supervisor)
+    return _leave(code, quiet=quiet)
+
+
+def _serve_on(
+    config: Config, listeners: Sequence[Listener], supervisor: Channel | None
+) -> tuple[int, bool]:
+    """Serve; return what `Coordinator.run` does."""
     subserve_log.configure(config.log_level, config.log_format, "server")
     faulthandler.enable(
         subserve_log.STDERR
@@ -84,6 +96,10 @@ def serve_on(
         for listener in listeners:
             listener.close()
         scratch.remove(folder)
+    return code, quiet
+
+
+def _leave(code: int, *, quiet: bool) -> int:
     if not quiet:
         # Finalising the process would wait for, or crash on, an interpreter that still runs.
         subserve_log.flush_prints()
@@ -201,6 +217,7 @@ class Coordinator:
             self._supervisor.send(Serving(self._interface))
             return
         announce(self._config, self._interface, [listener.url for listener in self._listeners])
+        Notifier(os.environ, os.getpid()).ready("serving")
 
     def _drain(self, now: float) -> None:
         if self._phase is Phase.STARTING and self._deadline is not None and now >= self._deadline:
@@ -208,6 +225,8 @@ class Coordinator:
         if self._phase is Phase.SERVING and not self._retired:
             self._acceptor.accept_rest()
         self._acceptor.stop()
+        if self._supervisor is None:
+            Notifier(os.environ, os.getpid()).stopping()
         self._phase = Phase.DRAINING
         timeout = self._config.graceful_timeout
         self._deadline = now + timeout + EXIT_MARGIN

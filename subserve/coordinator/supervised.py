@@ -11,6 +11,7 @@ from subserve.errors import SubserveError, tell
 from subserve.listener import inherit
 from subserve.messages import Launch
 from subserve.options import Config
+from subserve.privileges import drop
 
 
 def main(control_fd: int, name: str) -> int:
@@ -25,6 +26,7 @@ def main(control_fd: int, name: str) -> int:
     config = Config.from_json(launch.config)
     listeners = [inherit(fd, url) for fd, url in zip(launch.listening, launch.urls, strict=True)]
     try:
+        drop(config)
         check_certificate(config)
         return serve_on(config, listeners, channel)
     except SubserveError as error:

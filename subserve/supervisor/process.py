@@ -16,6 +16,7 @@ from subserve.channel import Channel
 from subserve.listener import Listener
 from subserve.messages import Launch, Message
 from subserve.options import Config
+from subserve.privileges import identity
 
 _PROGRAM = Path(subserve.__file__).parent / "coordinator" / "__main__.py"
 
@@ -29,8 +30,12 @@ class ServingProcess:
     `fileno` is its pidfd, which is readable from its end on (pidfd_open(2), Linux 5.3).
     """
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], control: Channel) -> None:
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes], control: Channel, uid: int
+    ) -> None:
         self.name = name
+        self.uid = uid
+        """The user whom it becomes."""
         self.control = control
         self._process = process
         self._pidfd = os.pidfd_open(process.pid)
@@ -48,6 +53,7 @@ class ServingProcess:
 
         Raises `OSError` where the system cannot make a process.
         """
+        who = identity(config)
         ours, its = socket.socketpair()
         fds = [listener.sock.fileno() for listener in listeners]
         with its, signals.held_back():
@@ -70,7 +76,7 @@ class ServingProcess:
         control = Channel(ours)
         urls = [listener.url for listener in listeners]
         control.send(Launch(config.to_json(), fds, urls, sys.path))
-        return cls(name, process, control)
+        return cls(name, process, control, os.geteuid() if who is None else who.uid)
 
     @property
     def pid(self) -> int:

@@ -24,14 +24,17 @@ from subserve.coordinator.banner import announce
 from subserve.errors import SubserveError
 from subserve.listener import Listener
 from subserve.messages import Message, Retire, Serving, Signal, TurnOver
-from subserve.options import Config
+from subserve.options import Config, flag_of
+from subserve.pidfile import pid_file
 from subserve.supervisor import policy
 from subserve.supervisor.deaths import describe
 from subserve.supervisor.lifecycle import ProcessState
 from subserve.supervisor.plan import Plan
 from subserve.supervisor.policy import Phase
 from subserve.supervisor.process import ServingProcess
+from subserve.supervisor.reload import Watcher
 from subserve.supervisor.sockets import Sockets
+from subserve.systemd import Notifier, without_ours
 
 log = logging.getLogger("subserve")
 
@@ -47,6 +50,9 @@ AT_ONCE_MARGIN = 2.0
 
 LONGEST_WAIT = 24 * 3600.0
 """Seconds; epoll_wait(2) takes at most 24 days."""
+
+SETTLED = ("crash_limit", "no_supervisor", "pid_file", "reload")
+"""Options of the supervisor itself: they stay what they were at its start."""
 
 _ASKED = 0
 """The byte that `ask` writes; signal numbers start at 1."""
@@ -91,7 +97,11 @@ class Supervisor:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
-        self._plan = Plan(config.processes, crash_limit=config.crash_limit)
+        self._plan = Plan(config.processes, crash_limit=config.crash_limit, reloading=config.reload)
+        self._manager = Notifier(os.environ, os.getpid())
+        self._alive_at = 0.0
+        self._environ = without_ours(os.environ)
+        self._folder = _working_directory()
         self._epochs: dict[int, Epoch] = {}
         self._running: dict[int, ServingProcess] = {}
         self._generations: dict[int, int] = {}
@@ -101,19 +111,22 @@ class Supervisor:
     def ask(self, request: Request) -> None:
         """Ask for something; may be called from any thread, also when it is too late."""
         self._asked.put(request)
-        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups already
+        with contextlib.suppress(OSError):  # full of wake-ups already, or closed: it is over
             self._wake_in.send(bytes([_ASKED]))
 
     def run(self) -> int:
         """Run until there is nothing left to do, and return the exit code.
 
-        Raises `BindError` before anything is started.
+        Raises `BindError` or `ConfigError` before anything is started.
         """
         subserve_log.configure(self._config.log_level, self._config.log_format, "supervisor")
         self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
+            stack.enter_context(pid_file(self._config.pid_file))
             listeners = self._sockets.bind(self._config)
+            # Where the package is missing, that is said before anything is started.
+            self._watch(stack)
             self._epochs[1] = Epoch(self._config, listeners, time.monotonic())
             stack.enter_context(self._signals())
             stack.callback(self._end_all)
@@ -124,6 +137,12 @@ class Supervisor:
                 log.exception("the supervisor broke")
                 return SubserveError.exit_code
         return self._plan.exit_code
+
+    def _watch(self, stack: contextlib.ExitStack) -> None:
+        if self._config.reload:
+            watcher = Watcher(self._config, lambda: self.ask(Request.TURN_OVER))
+            watcher.start()
+            stack.callback(watcher.stop)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -161,6 +180,12 @@ class Supervisor:
     def _wait(self, now: float) -> None:
         moment = policy.wake_at(self._plan.snapshot(), now)
         timeout = None if moment is None else min(moment - now, LONGEST_WAIT)
+        if (interval := self._manager.watchdog_interval) is not None:
+            if now >= self._alive_at:
+                self._manager.alive()
+                self._alive_at = now + interval
+            left = self._alive_at - now
+            timeout = left if timeout is None else min(timeout, left)
         for key, _ in self._selector.select(timeout):
             callback, argument = key.data
             callback(argument)
@@ -181,6 +206,7 @@ class Supervisor:
                 log.error("the new code does not start; the old goes on serving")
                 self._plan.given_up(now)
                 self._drop_unused()
+                self._manager.ready("serving; the new code did not start")
             case policy.Hold():
                 log.error("waiting for a change of the code")
                 self._plan.held()
@@ -198,7 +224,7 @@ class Supervisor:
         name = f"{place}.{self._generations[place]}"
         config = settings.config
         process = ServingProcess.start(
-            name, config, settings.listeners, dict(os.environ), os.getcwd()
+            name, config, settings.listeners, self._environ, self._folder
         )
         deadline = now + config.startup_timeout + config.graceful_timeout + START_MARGIN
         number = self._plan.started(place, epoch, deadline)
@@ -220,6 +246,7 @@ class Supervisor:
         epoch = self._epochs[max(self._plan.wanted)]
         self._plan.settled()
         self._drop_unused()
+        self._manager.ready("serving")
         if first:
             urls = [listener.url for listener in epoch.listeners]
             announce(epoch.config, self._interface, urls)
@@ -275,14 +302,18 @@ class Supervisor:
             case Request.TURN_OVER if self._plan.phase is not Phase.STOPPING:
                 self._load_anew()
             case Request.DRAIN:
-                self._plan.stop()
-                # The serving processes have their own, and take in what is queued: after that,
-                # and not before, connections are refused.
-                self._sockets.close()
+                self._stop()
             case Request.STOP:
-                self._plan.stop()
-                self._sockets.close()
+                self._stop()
                 self._hurry()
+
+    def _stop(self) -> None:
+        if self._plan.phase is not Phase.STOPPING:
+            self._manager.stopping()
+        self._plan.stop()
+        # The serving processes have their own, and take in what is queued: after that, and not
+        # before, connections are refused.
+        self._sockets.close()
 
     def _hurry(self) -> None:
         deadline = time.monotonic() + AT_ONCE_MARGIN
@@ -291,11 +322,16 @@ class Supervisor:
             self._plan.told_to_end(number, deadline)
 
     def _load_anew(self) -> None:
+        self._manager.reloading()
         try:
             config = self._reconfigure()
         except SubserveError as error:
             log.error("nothing is changed: %s", "; ".join(str(error).splitlines()))  # noqa: TRY400
+            self._manager.ready("serving; the new configuration is wrong")
             return
+        for name in SETTLED:
+            if getattr(config, name) != getattr(self._config, name):
+                log.warning("%s: another value takes effect at the next start", flag_of(name))
         self._turn_over(config)
 
     def _turn_over(self, config: Config, only: frozenset[int] | None = None) -> None:
@@ -303,7 +339,9 @@ class Supervisor:
             listeners = self._sockets.bind(config)
         except SubserveError as error:
             log.error("nothing is changed: %s", error)  # noqa: TRY400  it says all
+            self._manager.ready("serving; a new address cannot be had")
             return
+        subserve_log.configure(config.log_level, config.log_format, "supervisor")
         number = self._plan.turn_over(config.processes, only)
         self._epochs[number] = Epoch(config, listeners, time.monotonic())
         self._drop_unused()
@@ -352,8 +390,20 @@ class Supervisor:
         self._selector.unregister(process)
         code = process.reap()
         if code != 0:
-            scratch.sweep(process.pid, os.geteuid())
+            scratch.sweep(process.pid, process.uid)
         return code
+
+
+def _working_directory() -> str:
+    """Return the folder to start processes in, as the operator knows it.
+
+    PWD keeps the name of a link to a release; once it points to the next one, so does the name.
+    """
+    name, physical = os.environ.get("PWD", ""), os.getcwd()
+    try:
+        return name if os.path.samefile(name, physical) else physical
+    except OSError:
+        return physical
 
 
 def supervise(config: Config, reconfigure: Callable[[], Config]) -> int:

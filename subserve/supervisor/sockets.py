@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from subserve.errors import BindError
-from subserve.listener import Listener, listen, with_scheme
+from subserve.listener import Listener, with_scheme
 from subserve.options import Config
+from subserve.privileges import listen_for
 
 
 class Sockets:
@@ -23,7 +24,7 @@ class Sockets:
         try:
             for text in config.bind:
                 if text not in self._bound:
-                    fresh[text] = listen([text], backlog=config.backlog, tls=tls)
+                    fresh[text] = listen_for(config, [text])
         except BindError:
             for listeners in fresh.values():
                 _close(listeners)

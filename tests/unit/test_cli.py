@@ -145,7 +145,9 @@ def test_every_default_can_be_given(
 ) -> None:
     option, row = rows()[name]
     text = value_text(option.default) if row.default_text in {None, "none"} else row.default_text
-    assert run("shop:app", f"{flag_of(name)}={text}", capsys=capsys)[0] == 0
+    texts = text.split(", ") if row.repeatable else [text]
+    flags = [f"{flag_of(name)}={text}" for text in texts]
+    assert run("shop:app", *flags, capsys=capsys)[0] == 0
     if name != "workers":
         assert getattr(served[0], name) == option.default
 

@@ -4,6 +4,7 @@ Read from the sources, not from what is loaded, so that an import inside a funct
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,9 +42,12 @@ LAYER_1 = {
     "subserve.interpreter",
     "subserve.listener",
     "subserve.log",
+    "subserve.pidfile",
+    "subserve.privileges",
     "subserve.scoreboard",
     "subserve.scratch",
     "subserve.signals",
+    "subserve.systemd",
     "subserve.title",
     "subserve.tls",
 }
@@ -166,7 +170,7 @@ def test_lanes_and_extensions_do_not_know_who_uses_them() -> None:
 def test_only_the_command_line_starts_the_coordinator() -> None:
     outside = importers("subserve.coordinator") - under("subserve.coordinator")
     # The supervisor starts a process of it, and shares the banner with it.
-    assert outside == {"subserve.cli", "subserve.supervisor.server"}
+    assert outside == {"subserve.api", "subserve.cli", "subserve.supervisor.server"}
     assert "subserve.coordinator.banner" in imports("subserve.supervisor.server")
     assert not ours("subserve.supervisor.server") & importers("subserve.coordinator.handle")
     assert importers("subserve.cli") == {"subserve.__main__"}
@@ -174,7 +178,12 @@ def test_only_the_command_line_starts_the_coordinator() -> None:
 
 def test_the_package_itself_imports_nothing_but_the_identity() -> None:
     """An app imports `subserve` for `current_worker`: it gets no server with it."""
-    assert ours("subserve") == {"subserve.identity"}
+    assert ours("subserve") == {"subserve.identity", "subserve.api"}, "the latter when it is used"
+    code = "import sys, subserve; print(*[m for m in sys.modules if m.startswith('subserve.')])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert loaded.stdout.split() == ["subserve.identity"]
     assert ours("subserve.identity") == set()
 
 
@@ -228,6 +237,7 @@ THIRD_PARTY = {
     "h11": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "wsproto": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "uvloop": {"subserve.worker.loops"},
+    "watchfiles": {"subserve.supervisor.reload"},
 }
 
 
@@ -253,13 +263,16 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
     [
         ({"bind", "create_server", "start_server", "start_unix_server"}, {"subserve.listener"}),
         ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
-        ({"memfd_create", "ftruncate"}, {"subserve.scoreboard"}),
+        ({"memfd_create"}, {"subserve.scoreboard"}),
+        ({"ftruncate"}, {"subserve.scoreboard", "subserve.pidfile"}),
         ({"_exit"}, {"subserve.coordinator.server"}),
         (
             {"fork", "forkpty", "posix_spawn", "Popen"},
             {"subserve.worker.loops", "subserve.supervisor.process"},
         ),
-        ({"chdir", "umask", "setuid", "setgid"}, set()),
+        ({"chdir"}, set()),
+        ({"umask"}, {"subserve.listener", "subserve.privileges"}),
+        ({"setuid", "setgid", "setgroups", "initgroups"}, {"subserve.privileges"}),
         ({"set_wakeup_fd"}, {"subserve.signals"}),
         ({"basicConfig"}, set()),
         ({"eval", "exec", "__import__"}, {"subserve.interpreter"}),

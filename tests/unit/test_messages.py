@@ -79,7 +79,7 @@ def test_an_unfinished_frame_is_no_message_yet() -> None:
         b"[]",
         b'"Drain"',
         b'["Drain"]',
-        b'["Drain", 1, 2]',
+        b'["Drain", 1, 2, 3]',
         b'["Undrain", 1]',
         b'[["Drain"], 1]',
         b'[{"a": 1}]',

@@ -184,6 +184,7 @@ def test_only_flags_take_no_value() -> None:
     assert [name for name, (_, row) in rows().items() if not row.metavar] == [
         "factory",
         "no_supervisor",
+        "reload",
     ]
 
 
