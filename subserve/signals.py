@@ -14,6 +14,7 @@ INTERRUPT = signal.SIGINT
 TERMINATE = signal.SIGTERM
 QUIT = signal.SIGQUIT
 TURN_OVER = signal.SIGHUP
+CHILD = signal.SIGCHLD
 PASSED_ON = frozenset({signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1})
 """What the supervisor has no use for itself, and its serving processes have."""
 

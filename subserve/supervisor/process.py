@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import subserve
@@ -101,3 +101,19 @@ class ServingProcess:
         os.close(self._pidfd)
         self.control.close()
         return code
+
+
+def reap_strangers(ours: Collection[int]) -> None:
+    """Free what is left of ended child processes that are not `ours`.
+
+    Process 1 inherits the children of all that end before them; nobody else would take note of
+    their end.  One of ours that waits in front is left to its pidfd: the next call goes on.
+    """
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in ours:
+            return
+        os.waitpid(found.si_pid, 0)

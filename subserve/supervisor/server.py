@@ -31,7 +31,7 @@ from subserve.supervisor.deaths import describe
 from subserve.supervisor.lifecycle import ProcessState
 from subserve.supervisor.plan import Plan
 from subserve.supervisor.policy import Phase
-from subserve.supervisor.process import ServingProcess
+from subserve.supervisor.process import ServingProcess, reap_strangers
 from subserve.supervisor.reload import Watcher
 from subserve.supervisor.sockets import Sockets
 from subserve.systemd import Notifier, without_ours
@@ -151,6 +151,8 @@ class Supervisor:
             return
         title.set_title("subserve")
         also = {signals.TURN_OVER, *signals.PASSED_ON}
+        if os.getpid() == 1:  # in a container: orphans of the app's child processes are ours now
+            also.add(signals.CHILD)
         with signals.delivered_to(self._wake_in, also, ignored_after=True):
             yield
 
@@ -293,6 +295,8 @@ class Supervisor:
         elif number == signals.TURN_OVER:
             log.info("HUP: loading configuration and code anew")
             self._take_request(Request.TURN_OVER)
+        elif number == signals.CHILD:
+            reap_strangers({process.pid for process in self._running.values()})
         elif number in signals.PASSED_ON:
             for process in self._running.values():
                 process.control.send(Signal(number))
