@@ -111,14 +111,18 @@ def test_the_first_answer_after_a_crash(serve: Serve, hello: Path) -> None:
     assert time.monotonic() - begin < 2 * start + 0.3
 
 
-def test_crashes_at_random_moments(serve: Serve, hello: Path) -> None:
-    """20 of them under load: no connection is refused, and each time it is back."""
+@pytest.mark.parametrize("seed", range(4))
+def test_crashes_at_random_moments(serve: Serve, hello: Path, seed: int) -> None:
+    """20 of them under load: no connection is refused, and each time it is back.
+
+    5 at a time, for with each one more the back-off gets longer.
+    """
     server = serve("hello:app", "--workers", "2", "--crash-limit", "1000", app_dir=hello)
-    choose = random.Random(4)
+    choose = random.Random(seed)
     clients = [Client(server.address, keep=1, pause=0.01) for _ in range(3)]
     clients.append(Client(server.address, pause=0.01))
     with Load(clients) as load:
-        for number in range(1, 21):
+        for number in range(1, 6):
             served = load.answered
             wait_until(lambda served=served: load.answered > served, "it is not back")  # type: ignore[misc]
             time.sleep(choose.uniform(0.0, 0.3))
@@ -129,7 +133,7 @@ def test_crashes_at_random_moments(serve: Serve, hello: Path) -> None:
         wait_until(lambda: load.answered > served + 10, "it is not back")
     assert not [failure for failure in load.failures if "connecting" in failure]
     # In flight on the dead: at most one for each client and crash.
-    assert len(load.failures) <= 20 * len(clients)
+    assert len(load.failures) <= 5 * len(clients)
     assert server.stop() == 0, server.log
 
 
