@@ -10,6 +10,9 @@ from collections.abc import Mapping
 FIRST_FD = 3
 """SD_LISTEN_FDS_START."""
 
+SEND_TIMEOUT = 1.0
+"""Seconds to wait for a manager that has not read what it was told before.  Not measured."""
+
 OURS = (
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
@@ -85,7 +88,8 @@ class Notifier:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+            # Where its queue is full: 10 messages, see net.unix.max_dgram_qlen in unix(7).
+            sock.settimeout(SEND_TIMEOUT)
             try:
                 sock.sendto("\n".join(lines).encode(), self._address)
             except OSError:

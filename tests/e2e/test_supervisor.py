@@ -59,9 +59,11 @@ def wait_until(true: object, what: str) -> None:
 
 
 def turn_over(server: Server) -> None:
-    before = server.log.count("turned over in")
+    """Send HUP, and wait until the old process has been told, and accepts no more."""
+    turned, drained = server.log.count("turned over in"), server.log.count(" draining ")
     server.send(signal.SIGHUP)
-    wait_until(lambda: server.log.count("turned over in") > before, server.log)
+    wait_until(lambda: server.log.count("turned over in") > turned, server.log)
+    wait_until(lambda: server.log.count(" draining ") > drained, server.log)
 
 
 @pytest.fixture
