@@ -9,8 +9,9 @@ from typing import NoReturn
 
 from subserve import __version__
 from subserve.config import Resolved, Setting, nearest, resolve
-from subserve.errors import ConfigError, SubserveError
-from subserve.options import GROUPS, default_text, flag_of, rows, variable_of
+from subserve.errors import ConfigError, SubserveError, tell
+from subserve.options import GROUPS, Config, default_text, flag_of, rows, variable_of
+from subserve.systemd import passed_sockets
 
 _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its own GIL."
 
@@ -19,6 +20,7 @@ SIGNALS = (
     ("QUIT", "Stop at once."),
     ("USR1", "Reopen the access log, which log rotation has moved away."),
     ("TTIN, TTOU", "Add a worker; remove one, unless it is the last."),
+    ("HUP", "Load configuration and code anew, without losing a request."),
 )
 
 EXIT_CODES = (
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
             group.add_argument(
                 *names, dest=name, action="append_const", const="true", default=None, help=text
             )
-    run = parser.add_argument_group("run")
+    run = groups["run"]
     run.add_argument("--config", metavar="FILE", help="configuration file to read instead")
     run.add_argument(
         "--show-config", action="store_true", help="print each value and where it comes from"
@@ -122,7 +124,8 @@ def configure(namespace: argparse.Namespace, problems: Sequence[str] = ()) -> Re
     if namespace.app is not None:
         arguments["app"] = Setting((namespace.app,), "command line")
     config_file = namespace.config or os.environ.get("SUBSERVE_CONFIG")
-    return resolve(arguments, os.environ, Path.cwd(), config_file, problems)
+    passed = passed_sockets(os.environ, os.getpid())
+    return resolve(arguments, os.environ, Path.cwd(), config_file, problems, passed)
 
 
 def _fill_standard_descriptors() -> None:
@@ -154,14 +157,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"no app given; run `subserve module:app`, or set {variable_of('app')}"
             )
-        # Imported late: --help and configuration errors need none of the server.
+        _fill_standard_descriptors()
+        return _serve(resolved.config, namespace)
+    except SubserveError as error:
+        return tell(error)
+
+
+def _serve(config: Config, namespace: argparse.Namespace) -> int:
+    # Imported late: --help and configuration errors need none of the server.
+    if config.no_supervisor:
         from subserve.coordinator.server import serve
 
-        _fill_standard_descriptors()
-        return serve(resolved.config)
-    except SubserveError as error:
-        for line in str(error).splitlines():
-            print(f"subserve: {line}", file=sys.stderr)
-        if isinstance(error, ConfigError):
-            print("subserve: try `subserve --help`", file=sys.stderr)
-        return error.exit_code
+        return serve(config)
+
+    from subserve.supervisor.server import supervise
+
+    return supervise(config, lambda: configure(namespace).config)

@@ -48,16 +48,24 @@ class Resolved:
 def resolve(
     arguments: Mapping[str, Setting],
     environ: Mapping[str, str],
-    directory: Path,
+    directory: Path | None,
     config_file: str | None = None,
     known_problems: Sequence[str] = (),
+    passed_sockets: Mapping[str, int] | None = None,
 ) -> Resolved:
-    """Merge the sources; raise `ConfigError` that lists every problem and its remedy."""
+    """Merge the sources; raise `ConfigError` that lists every problem and its remedy.
+
+    Without a `directory` no file is read.  `passed_sockets` are those of socket activation, by
+    name: they are what is listened on unless addresses are given, and ``fd://NAME`` is one of them.
+    """
     problems = list(known_problems)
     settings: dict[str, Setting] = {}
-    settings |= _from_file(directory, config_file, problems)
+    if directory is not None:
+        settings |= _from_file(directory, config_file, problems)
     settings |= _from_environ(environ, problems)
     settings |= arguments
+    if passed_sockets:
+        settings["bind"] = _with_passed(passed_sockets, settings.get("bind"), problems)
 
     values = dict(_parse(settings, problems))
     config = Config(**values)
@@ -66,6 +74,18 @@ def resolve(
         raise ConfigError("\n".join(problems))
     origins = {name: setting.origin for name, setting in settings.items()}
     return Resolved(_with_cores_counted(config), origins)
+
+
+def _with_passed(passed: Mapping[str, int], bind: Setting | None, problems: list[str]) -> Setting:
+    """Return the addresses with names of passed sockets as numbers; all of them by default."""
+    if bind is None:
+        return Setting(tuple(f"fd://{fd}" for fd in passed.values()), "socket activation")
+    numbers = {f"fd://{name}": f"fd://{fd}" for name, fd in passed.items()}
+    texts = tuple(numbers.get(text, text) for text in bind.texts)
+    for name, number in numbers.items():
+        if number not in texts:
+            problems.append(f"{bind.origin}: does not name {name}, which was passed to us")
+    return Setting(texts, bind.origin)
 
 
 def nearest(word: str, candidates: Iterable[str], prefix: str = "") -> str:
@@ -222,6 +242,13 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
             yield f"{flag(name)}: cannot read {path!r}"
     if not Path(config.app_dir).is_dir():
         yield f"{flag('app_dir')}: {config.app_dir!r} is not a directory"
+    for folder in config.reload_dir:
+        if not Path(folder).is_dir():
+            yield f"{flag('reload_dir')}: {folder!r} is not a directory"
+    if config.no_supervisor and config.reload:
+        yield f"{flag('reload')}: needs the supervisor"
+    if config.no_supervisor and config.processes > 1:
+        yield f"{flag('processes')}: needs the supervisor"
     if len(set(config.bind)) != len(config.bind):
         yield f"{flag('bind')}: the same address twice"
     if config.startup_timeout <= 0:

@@ -4,6 +4,7 @@ Each error that ends the server carries the exit code of the command line, so th
 managers and scripts can tell a typing error from an app that does not start.
 """
 
+import sys
 from typing import ClassVar
 
 
@@ -46,3 +47,12 @@ class WorkerError(SubserveError):
 
 class ChannelError(SubserveError):
     """The other side of a control channel is gone, or sent what no version of it sends."""
+
+
+def tell(error: SubserveError) -> int:
+    """Print an error that ends the program to standard error, and return its exit code."""
+    for line in str(error).splitlines():
+        print(f"subserve: {line}", file=sys.stderr)
+    if isinstance(error, ConfigError):
+        print("subserve: try `subserve --help`", file=sys.stderr)
+    return error.exit_code

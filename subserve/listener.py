@@ -4,9 +4,9 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 from subserve.binds import BindSpec, parse_bind
 from subserve.errors import BindError
@@ -46,19 +46,29 @@ class Listener:
                 os.unlink(self.unix_path)
         except FileNotFoundError:
             return
+        except PermissionError:
+            return  # bound as root, whom we are no more; the next server replaces it
 
 
-def listen(binds: Sequence[str], *, backlog: int, tls: bool) -> list[Listener]:
+def listen(
+    binds: Sequence[str],
+    *,
+    backlog: int,
+    tls: bool,
+    umask: str = "",
+    owner: tuple[int, int] | None = None,
+) -> list[Listener]:
     """Listen on each bind address, in order; on all of them or on none.
 
-    Raises `BindError` that names the address and the cause.
+    `umask` (octal) and `owner` (user and group id) are for the files of unix sockets.  Raises
+    `BindError` that names the address and the cause.
     """
     with ExitStack() as undo:
         listeners = []
         for text in binds:
             spec = parse_bind(text)
             try:
-                found = _listen(spec, backlog, "https" if tls else "http")
+                found = _listen(spec, backlog, "https" if tls else "http", umask, owner)
             except OSError as error:
                 cause = error.strerror or str(error)
                 advice = _ADVICE.get((spec.kind, error.errno or 0))
@@ -73,10 +83,24 @@ def listen(binds: Sequence[str], *, backlog: int, tls: bool) -> list[Listener]:
     return listeners
 
 
-def _listen(spec: BindSpec, backlog: int, scheme: str) -> list[Listener]:
+def with_scheme(listener: Listener, *, tls: bool) -> Listener:
+    """Return the same listener with the URL that it has with TLS, or without."""
+    rest = listener.url.removeprefix("https").removeprefix("http")
+    return replace(listener, url=f"{'https' if tls else 'http'}{rest}")
+
+
+def inherit(fd: int, url: str) -> Listener:
+    """Return the listener that the supervisor has bound, and whose file it looks after."""
+    os.set_inheritable(fd, False)  # a child of the app would keep the address busy
+    return Listener(socket.socket(fileno=fd), url)
+
+
+def _listen(
+    spec: BindSpec, backlog: int, scheme: str, umask: str, owner: tuple[int, int] | None
+) -> list[Listener]:
     match spec.kind:
         case "unix":
-            return [_listen_unix(spec.path, backlog, scheme)]
+            return [_listen_unix(spec.path, backlog, scheme, umask, owner)]
         case "fd":
             return [_adopt(spec.fd, backlog, scheme)]
         case "tcp":
@@ -129,11 +153,16 @@ def _prepare_tcp(sock: socket.socket, family: int, sockaddr: object, backlog: in
     sock.setblocking(False)
 
 
-def _listen_unix(path: str, backlog: int, scheme: str) -> Listener:
+def _listen_unix(
+    path: str, backlog: int, scheme: str, umask: str, owner: tuple[int, int] | None
+) -> Listener:
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(path)
+        with _masked(umask):
+            sock.bind(path)
+        if owner is not None:
+            os.chown(path, *owner)
         sock.listen(backlog)
         sock.setblocking(False)
         absolute = os.path.abspath(path)
@@ -141,6 +170,18 @@ def _listen_unix(path: str, backlog: int, scheme: str) -> Listener:
     except OSError:
         sock.close()
         raise
+
+
+@contextmanager
+def _masked(umask: str) -> Iterator[None]:
+    if not umask:
+        yield
+        return
+    before = os.umask(int(umask, 8))
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _remove_stale(path: str) -> None:
@@ -167,6 +208,7 @@ def _adopt(fd: int, backlog: int, scheme: str) -> Listener:
     """Take over a listening socket that the parent process left open, as systemd does."""
     sock = socket.socket(fileno=fd)
     try:
+        sock.set_inheritable(False)
         if sock.type != socket.SOCK_STREAM:
             raise OSError(errno.EINVAL, "not a stream socket")
         sock.listen(backlog)

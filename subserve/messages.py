@@ -1,7 +1,8 @@
 """What goes over a control channel, and how it is framed.
 
-The coordinator sends commands, a worker sends reports.  A frame is the length of its body in four
-bytes, big-endian, and the body, a JSON array of the message's name and its fields.
+The coordinator sends commands, a worker sends reports; so do the supervisor and a serving process.
+A frame is the length of its body in four bytes, big-endian, and the body, a JSON array of the
+message's name and its fields.
 """
 
 import json
@@ -61,10 +62,67 @@ class Failed:
     exit_code: int
 
 
-type Message = Drain | DumpStacks | ReopenLogs | Ready | Failed
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Command to a serving process, the first: what to serve, and where.
+
+    `config` is a `Config` as JSON, `listening` are inherited descriptors, `urls` their names.
+    `sys_path` is the supervisor's: modules are found where they would be found without it.
+    """
+
+    config: str
+    listening: list[int]
+    urls: list[str]
+    sys_path: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Command to a serving process: do as if this signal had been sent to you.
+
+    A message, since a signal could come before there is a handler, and end the process.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Command to a serving process: another one serves now; finish what you have, then end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Report of a serving process: all workers are ready, connections are accepted."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOver:
+    """Report of a serving process: it should be replaced soon; `reason` completes a log line."""
+
+    reason: str
+
+
+type Message = (
+    Drain | DumpStacks | ReopenLogs | Ready | Failed | Launch | Signal | Retire | Serving | TurnOver
+)
 
 _BY_NAME: dict[str, type[Message]] = {
-    cls.__name__: cls for cls in (Drain, DumpStacks, ReopenLogs, Ready, Failed)
+    cls.__name__: cls
+    for cls in (
+        Drain,
+        DumpStacks,
+        ReopenLogs,
+        Ready,
+        Failed,
+        Launch,
+        Signal,
+        Retire,
+        Serving,
+        TurnOver,
+    )
 }
 
 

@@ -15,7 +15,7 @@ from subserve.binds import parse_bind
 
 type Parser = Callable[[str], Any]
 
-GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs")
+GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs", "run")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -25,6 +25,8 @@ _MAX_SECONDS = 365 * 24 * 3600.0
 _COUNT = re.compile(r"\d{1,10}", re.ASCII)
 _MAX_COUNT = 2**31 - 1
 """What listen(2) takes for a backlog."""
+
+_MASK = re.compile(r"[0-7]{1,4}", re.ASCII)
 
 _SIZE = re.compile(r"(\d{1,12})\s*([kmg])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -97,6 +99,13 @@ def parse_root_path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable() or "?" in text or "#" in text:
         raise ValueError("expected a URL path such as /api")
     return text.rstrip("/")
+
+
+def parse_umask(text: str) -> str:
+    """Read an octal mask such as ``027``; empty stands for the one we were started with."""
+    if text and (_MASK.fullmatch(text) is None or int(text, 8) > 0o777):
+        raise ValueError("expected an octal mask such as 027")
+    return text
 
 
 def _bind(text: str) -> str:
@@ -189,6 +198,13 @@ class Config:
         parse=parse_count,
         metavar="N",
         short="-t",
+    )
+    processes: int = _option(
+        1,
+        "Serving processes, each with --workers of its own; a crash in C code costs one of them.",
+        group="workers",
+        parse=parse_count,
+        metavar="N",
     )
     loop: Literal["asyncio", "uvloop"] = _option(
         "asyncio",
@@ -427,6 +443,79 @@ class Config:
         "response headers.",
         group="logs",
         metavar="FORMAT",
+    )
+
+    no_supervisor: bool = _option(
+        False,
+        "Serve without a process that watches over the one that serves: nothing is replaced after "
+        "a crash, and no new code is loaded.",
+        group="run",
+        parse=parse_flag,
+        metavar="",
+    )
+    pid_file: str = _option(
+        "",
+        "File to write the process id of the supervisor to; a second server on it is refused.",
+        group="run",
+        metavar="FILE",
+        default_text="none",
+    )
+    user: str = _option(
+        "",
+        "User, by name or number, to serve as once the addresses are bound; for a start as root.",
+        group="run",
+        metavar="USER",
+        default_text="none",
+    )
+    group: str = _option(
+        "",
+        "Group, by name or number, to serve as; the user's own unless given.",
+        group="run",
+        metavar="GROUP",
+        default_text="none",
+    )
+    umask: str = _option(
+        "",
+        "Permissions, octal, that files and unix sockets are not given.",
+        group="run",
+        parse=parse_umask,
+        metavar="MASK",
+        default_text="none",
+    )
+    reload: bool = _option(
+        False,
+        "Load the code anew when it changes, for development; needs the package watchfiles.",
+        group="run",
+        parse=parse_flag,
+        metavar="",
+    )
+    reload_dir: tuple[str, ...] = _option(
+        (".",),
+        "Directory to watch. Repeatable.",
+        group="run",
+        metavar="DIR",
+        repeatable=True,
+    )
+    reload_include: tuple[str, ...] = _option(
+        ("*.py",),
+        "Files that count as code: a glob for the name or, with a slash, for the path. Repeatable.",
+        group="run",
+        metavar="GLOB",
+        repeatable=True,
+    )
+    reload_exclude: tuple[str, ...] = _option(
+        (".*", "__pycache__", "node_modules"),
+        "Files and directories that do not count. Repeatable.",
+        group="run",
+        metavar="GLOB",
+        repeatable=True,
+    )
+    crash_limit: int = _option(
+        10,
+        "Crashes of serving processes within a minute after which the server gives up.",
+        group="run",
+        parse=parse_count,
+        metavar="N",
     )
 
     def to_json(self) -> str:

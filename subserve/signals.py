@@ -15,6 +15,22 @@ INTERRUPT = signal.SIGINT
 REOPEN_LOGS = signal.SIGUSR1
 ONE_MORE, ONE_LESS = signal.SIGTTIN, signal.SIGTTOU
 FOR_THE_FLEET = frozenset({REOPEN_LOGS, ONE_MORE, ONE_LESS})
+"""What the supervisor passes on to its serving processes."""
+TERMINATE = signal.SIGTERM
+QUIT = signal.SIGQUIT
+TURN_OVER = signal.SIGHUP
+CHILD = signal.SIGCHLD
+
+FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
+"""What a terminal sends to all processes at once: the supervisor tells the others what to do."""
+
+
+def name_of(number: int) -> str:
+    """Return the name of a signal, ``SIGTERM``; real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _written_to_wakeup_fd(signum: int, frame: object) -> None:
@@ -36,6 +52,7 @@ def delivered_to(
     sock.setblocking(False)
     wanted = STOP_GRACEFULLY | STOP_AT_ONCE | frozenset(also)
     before = {s: signal.signal(s, _written_to_wakeup_fd) for s in wanted}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_TERMINAL)  # see `held_back`
     fd_before = signal.set_wakeup_fd(sock.fileno(), warn_on_full_buffer=False)
     try:
         yield
@@ -69,3 +86,16 @@ def ask_for_stacks(thread: int) -> None:
     early, with EINTR (signal(7)); so this is for threads that are given up on.
     """
     signal.pthread_kill(thread, _STACKS)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Have a process that is started here see no Ctrl-C before it has handlers: `delivered_to`.
+
+    It inherits what is blocked (sigprocmask(2)); meant for the main thread, harmless in others.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

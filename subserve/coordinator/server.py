@@ -10,26 +10,26 @@ import faulthandler
 import logging
 import math
 import os
-import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 
 from subserve import log as subserve_log
-from subserve import signals, tls
+from subserve import messages, scratch, signals, tls
+from subserve.channel import Channel
 from subserve.coordinator.acceptor import Acceptor
-from subserve.coordinator.banner import banner
+from subserve.coordinator.banner import announce
 from subserve.coordinator.crew import Crew
 from subserve.coordinator.handle import EXIT_MARGIN, HostEnded, WorkerHandle
 from subserve.errors import AppLoadError, SubserveError, WorkerError
 from subserve.lifecycle import Phase, WorkerEvent, WorkerState, enter
-from subserve.listener import Listener, listen
+from subserve.listener import Listener
 from subserve.memory import in_mib, resident_bytes
-from subserve.messages import Failed, Message, Ready
+from subserve.messages import Failed, Message, Ready, Retire, Serving, Signal
 from subserve.options import Config
+from subserve.pidfile import pid_file
 from subserve.policy import (
     Abandon,
     Action,
@@ -46,6 +46,8 @@ from subserve.policy import (
     decide,
     heartbeat_interval,
 )
+from subserve.privileges import drop, listen_for
+from subserve.systemd import Notifier
 
 log = logging.getLogger("subserve")
 
@@ -53,8 +55,9 @@ LONGEST_WAIT = 24 * 3600.0
 """Seconds; epoll_wait(2) takes at most 24 days, and a time-out of the operator may be longer."""
 
 IDLE_GRACE = 5.0
-"""Seconds that idle connections of a worker that is replaced may still bring a request.  A client
-that asks at the moment we close loses its request; most that will ask do so in that time."""
+"""Seconds that idle connections of a worker, or a process, that is replaced may still bring a
+request.  A client that asks at the moment we close loses its request; most that will ask do so in
+that time."""
 
 TICK_SECONDS = 1.0
 """How often requests are counted and memory looked at, where that is asked for."""
@@ -68,43 +71,65 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _POSTED = 0
 """The byte that `_post` writes; signal numbers start at 1."""
 
-type TurnOverHook = Callable[[str], None]
-"""Asks whoever watches over the process for a new one in its place, and says why."""
 
-
-def serve(config: Config, turn_over: TurnOverHook | None = None) -> int:
-    """Serve until stopped and return the exit code.
+def serve(config: Config) -> int:
+    """Serve without a supervisor, until stopped, and return the exit code.
 
     Ends the process by itself where something still runs that cannot be stopped.  Raises
     `BindError` or `ConfigError` before anything is started.
     """
+    check_certificate(config)
+    with pid_file(config.pid_file):
+        listeners = listen_for(config, config.bind)
+        drop(config)
+        code, quiet = _serve_on(config, listeners, None)
+    return _leave(code, quiet=quiet)
+
+
+def serve_on(config: Config, listeners: Sequence[Listener], supervisor: Channel) -> int:
+    """Do the same under a supervisor, on what listens already."""
+    code, quiet = _serve_on(config, listeners, supervisor)
+    return _leave(code, quiet=quiet)
+
+
+def _serve_on(
+    config: Config, listeners: Sequence[Listener], supervisor: Channel | None
+) -> tuple[int, bool]:
+    """Serve; return what `Coordinator.run` does."""
     subserve_log.configure(config.log_level, config.log_format, "server")
     faulthandler.enable(
         subserve_log.STDERR
     )  # a crash in C code ends all workers: let it say where it was
-    if config.certfile:
-        tls.server_context(config)  # to fail now, and once, on a bad certificate
     if config.workers > 1:
         # The workers use the cores already.  Set before any of them loads such a library, which
         # reads it once and is shared by all.
         for name in BLAS_VARIABLES:
             os.environ.setdefault(name, "1")
-    listeners = listen(config.bind, backlog=config.backlog, tls=bool(config.certfile))
-    scratch = tempfile.mkdtemp(prefix="subserve-")
+    folder = scratch.make()
     try:
-        code, quiet = Coordinator(config, listeners, scratch, turn_over).run()
+        code, quiet = Coordinator(config, listeners, folder, supervisor).run()
     except Exception:
         log.exception("the coordinator broke")
         code, quiet = SubserveError.exit_code, False
     finally:
         for listener in listeners:
             listener.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.remove(folder)
+    return code, quiet
+
+
+def _leave(code: int, *, quiet: bool) -> int:
     if not quiet:
         # Finalising the process would wait for, or crash on, an interpreter that still runs.
         subserve_log.flush_prints()
         os._exit(code)
     return code
+
+
+def check_certificate(config: Config) -> None:
+    """Raise `ConfigError` where the certificate is bad: now, and once, not in each worker."""
+    if config.certfile:
+        tls.server_context(config)
 
 
 class Coordinator:
@@ -115,11 +140,11 @@ class Coordinator:
         config: Config,
         listeners: Sequence[Listener],
         scratch: str,
-        turn_over: TurnOverHook | None = None,
+        supervisor: Channel | None = None,
     ) -> None:
         self._config = config
+        self._supervisor = supervisor
         self._listeners = listeners
-        self._turn_over_hook = turn_over
         self._selector = DefaultSelector()
         self._posted: SimpleQueue[HostEnded] = SimpleQueue()
         self._wake_out, self._wake_in = socket.socketpair()
@@ -130,6 +155,7 @@ class Coordinator:
         self._stop_by = math.inf
         self._interface = ""
         self._signalled = False
+        self._retired = False
         self._at_once = False
         self._exit_code = 0
         self._last_failure = WorkerError.exit_code
@@ -147,10 +173,15 @@ class Coordinator:
         Returns the exit code, and whether all threads of the workers have ended and all of their
         interpreters are closed.
         """
-        if self._config.max_rss and self._turn_over_hook is None:
-            log.warning("--max-rss needs a supervisor; there is none, it will only be reported")
-        with signals.delivered_to(self._wake_in, signals.FOR_THE_FLEET, ignored_after=True):
+        if self._config.max_rss and self._supervisor is None:
+            log.warning("--max-rss needs the supervisor; without it, it will only be reported")
+        wanted = signals.FOR_THE_FLEET | signals.FROM_TERMINAL
+        with signals.delivered_to(self._wake_in, wanted, ignored_after=True):
             self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
+            if self._supervisor is not None:
+                self._selector.register(
+                    self._supervisor, EVENT_READ, (self._obey, self._supervisor)
+                )
             try:
                 while not self._at_once and self._step():
                     pass
@@ -256,18 +287,17 @@ class Coordinator:
     @property
     def _idle_grace(self) -> float:
         # With half of the time left for the requests that it may bring.
-        others_serve = self._phase is Phase.SERVING
+        others_serve = self._phase is Phase.SERVING or self._retired
         return min(IDLE_GRACE, self._config.graceful_timeout / 2) if others_serve else 0.0
 
     def _serve(self) -> None:
         self._phase = enter(self._phase, Phase.SERVING)
-        urls = [listener.url for listener in self._listeners]
-        text = banner(self._config, self._interface, urls)
-        if self._config.log_format == "json":
-            log.info("%s", text)
-        else:
-            subserve_log.announce(text)
         self._acceptor.start(self._selector)
+        if self._supervisor is not None:
+            self._supervisor.send(Serving(self._interface))
+            return
+        announce(self._config, self._interface, [listener.url for listener in self._listeners])
+        Notifier(os.environ, os.getpid()).ready("serving")
 
     def _stop(self, why: Why, now: float) -> None:
         match why:
@@ -281,9 +311,11 @@ class Coordinator:
                     "too many workers had to be abandoned: stopping before they take all memory"
                 )
                 self._exit_code = WorkerError.exit_code
-        if self._phase is Phase.SERVING:
+        if self._phase is Phase.SERVING and not self._retired:
             self._acceptor.accept_rest()
         self._acceptor.stop()
+        if self._supervisor is None:
+            Notifier(os.environ, os.getpid()).stopping()
         self._phase = enter(self._phase, Phase.DRAINING)
         self._stop_by = now + self._config.graceful_timeout + EXIT_MARGIN
 
@@ -299,41 +331,62 @@ class Coordinator:
 
     def _turn_over(self, reason: str, now: float) -> None:
         self._asked_at = now
-        if self._turn_over_hook is None:
+        if self._supervisor is None:
             log.warning("%s; there is no supervisor to start a new process: restart it", reason)
         else:
             log.warning("%s; asking for a new process", reason)
-            self._turn_over_hook(reason)
+            self._supervisor.send(messages.TurnOver(reason))
 
     # ---- what happens
 
     def _woken(self, _: None) -> None:
         self._changed = True
         for number in self._wake_out.recv(4096):
-            if number != _POSTED:
-                self._obey(number)
+            if number == _POSTED:
+                continue
+            if self._supervisor is None or number not in signals.FROM_TERMINAL:
+                self._take_signal(number)
         self._take_notes()
 
-    def _obey(self, signal_number: int) -> None:
-        """Do what a signal asks for."""
-        again = signal_number == signals.INTERRUPT and self._signalled
-        if signal_number in signals.STOP_AT_ONCE or again:
+    def _take_signal(self, number: int) -> None:
+        """Do what a signal asks for, whether it came to this process or to the supervisor."""
+        again = number == signals.INTERRUPT and self._signalled
+        if number in signals.STOP_AT_ONCE or again:
             log.warning("stopping at once")
             self._at_once = True
-        elif signal_number in signals.STOP_GRACEFULLY and not self._signalled:
+        elif number in signals.STOP_GRACEFULLY and not self._signalled:
             log.info("stopping: requests in flight have %g s", self._config.graceful_timeout)
             self._signalled = True
-        elif signal_number == signals.REOPEN_LOGS:
+        elif number == signals.TURN_OVER:
+            log.warning("HUP loads new code with a supervisor only; nothing is changed")
+        elif number == signals.REOPEN_LOGS:
             log.info("reopening the access log")
             self._crew.reopen_logs()
-        elif signal_number == signals.ONE_MORE:
+        elif number == signals.ONE_MORE:
             self._crew.wanted += 1
             log.info("adding a worker: %d are wanted now", self._crew.wanted)
-        elif signal_number == signals.ONE_LESS and self._crew.wanted == 1:
+        elif number == signals.ONE_LESS and self._crew.wanted == 1:
             log.warning("the last worker is not removed")
-        elif signal_number == signals.ONE_LESS:
+        elif number == signals.ONE_LESS:
             self._crew.wanted -= 1
             log.info("removing a worker: %d are wanted now", self._crew.wanted)
+
+    def _obey(self, supervisor: Channel) -> None:
+        """Take the supervisor's commands; without a supervisor, finish: nobody would stop us."""
+        self._changed = True
+        commands = supervisor.receive_ready()
+        if commands is None:
+            self._selector.unregister(supervisor)
+            if not self._signalled:
+                log.error("the supervisor is gone: finishing what is in flight")
+                self._signalled = True
+            return
+        for command in commands:
+            match command:
+                case Signal(number):
+                    self._take_signal(number)
+                case Retire() if not self._signalled:
+                    self._retired = self._signalled = True
 
     def _take_notes(self) -> None:
         try:

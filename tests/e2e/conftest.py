@@ -99,9 +99,19 @@ class Server:
         assert url.port is not None
         return url.host, url.port
 
+    def serving_pids(self) -> list[int]:
+        """The processes that serve: children of the supervisor, oldest first."""
+        return sorted(pid for pid, parent in _parents() if parent == self.process.pid)
+
+    @property
+    def serving_pid(self) -> int:
+        """The process that serves, where there is one; without a supervisor it is the only one."""
+        (pid,) = self.serving_pids() or [self.process.pid]
+        return pid
+
     def open_fds(self) -> list[str]:
-        """What its file descriptors stand for, as far as that does not change from run to run."""
-        folder = Path(f"/proc/{self.process.pid}/fd")
+        """What the descriptors of the process that serves stand for, as far as that is steady."""
+        folder = Path(f"/proc/{self.serving_pid}/fd")
         found = []
         for link in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed just now
@@ -110,8 +120,11 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time that all its threads have used, in user and in system mode (proc(5))."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        ticks = 0
+        for pid in (self.process.pid, *self.serving_pids()):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client for the first URL; the caller closes it."""
@@ -134,12 +147,25 @@ class Server:
 
     def kill(self) -> None:
         """End it whatever it takes; for the tear-down of a test that failed."""
+        serving = self.serving_pids()
         if self.process.poll() is None:
             self.process.kill()
+        for pid in serving:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Each process of the machine and its parent (proc(5))."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+            if state != "Z":
+                yield int(stat.parent.name), int(parent)
 
 
 type Serve = Callable[..., Server]

@@ -85,8 +85,8 @@ def test_running_out_of_descriptors_is_a_pause_not_an_end(serve: Serve) -> None:
             stack.enter_context(Wire.connect(server.address)).get("/").answer()
         limit = open_now + 6
         before = server.cpu_seconds()
-        soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+        soft, hard = resource.prlimit(server.serving_pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.serving_pid, resource.RLIMIT_NOFILE, (limit, hard))
         ipv6 = ("::1", int(server.log.rpartition("http://[::1]:")[2].split()[0]))
         waiting = [
             stack.enter_context(Wire.connect(address)).get("/")
@@ -95,7 +95,7 @@ def test_running_out_of_descriptors_is_a_pause_not_an_end(serve: Serve) -> None:
         ]
         server.wait_for("cannot accept from .*: Too many open files; raise ulimit -n")
         assert server.cpu_seconds() - before < 1.0, "it spins"
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.prlimit(server.serving_pid, resource.RLIMIT_NOFILE, (soft, hard))
         assert {wire.answer().status for wire in waiting} == {200}
     assert server.stop() == 0, server.log
 

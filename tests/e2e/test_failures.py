@@ -126,6 +126,6 @@ def test_nothing_of_it_is_left_when_the_server_stops(serve: Serve) -> None:
 
 
 def test_a_crash_says_where_it_was(serve: Serve) -> None:
-    server = serve("asgi:app", "--workers", "1")
+    server = serve("asgi:app", "--workers", "1", "--no-supervisor")
     assert server.stop(signal.SIGSEGV) == -signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in server.log

@@ -190,7 +190,7 @@ def test_whoami_tells_workers_apart(board: Server) -> None:
     assert sorted(answer["index"] for answer in answers) == list(range(WORKERS))
     assert {(answer["generation"], answer["workers"]) for answer in answers} == {(1, WORKERS)}
     assert len({answer["interpreter"] for answer in answers}) == WORKERS
-    assert {answer["process"] for answer in answers} == {board.process.pid}
+    assert {answer["process"] for answer in answers} == {board.serving_pid}
 
 
 def test_crud_is_seen_by_all_workers(board: Server, client: httpx.Client) -> None:

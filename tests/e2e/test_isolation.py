@@ -52,7 +52,7 @@ def test_each_worker_is_an_interpreter_of_its_own(serve: Serve, tmp_path: Path) 
     for index, report in reports.items():
         assert report["text"] == f"{index}.1"
         assert (report["generation"], report["workers"], report["same"]) == (1, 4, True)
-        assert report["pid"] == server.process.pid
+        assert report["pid"] == server.serving_pid
         # What interpreters have of their own: settings, and even `os.environ`.
         assert report["limit"] == 2000 + index
         assert report["environ"] == f"{index}.1"

@@ -88,7 +88,7 @@ def test_json_logs(launch: Serve, tmp_path: Path) -> None:
     assert failed[0]["message"] == "GET /raise/ValueError failed: ValueError"
     assert failed[0]["origin"] in {"worker 0.1", "worker 1.1"}
     assert failed[0]["traceback"].endswith("ValueError: from the handler")
-    banners = [r for r in records if r["origin"] == "server" and "listening" in r["message"]]
+    banners = [r for r in records if r["origin"] == "supervisor" and "listening" in r["message"]]
     assert len(banners) == 1
     assert "asgi:app (ASGI)" in banners[0]["message"]
 

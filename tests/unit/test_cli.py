@@ -26,6 +26,7 @@ from subserve.errors import (
     WorkerError,
 )
 from subserve.options import Config, default_text, flag_of, rows, value_text
+from subserve.supervisor import server as supervisor
 
 ROOT = Path(__file__).parents[2]
 PROCESS_TIMEOUT = 60.0  # s, for what takes under one
@@ -52,11 +53,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that a server, which is none, was started with."""
     found: list[Config] = []
 
-    def serve(config: Config) -> int:
+    def serve(config: Config, reconfigure: object = None) -> int:
         found.append(config)
         return 0
 
     monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(supervisor, "supervise", serve)
     return found
 
 
@@ -143,7 +145,9 @@ def test_every_default_can_be_given(
 ) -> None:
     option, row = rows()[name]
     text = value_text(option.default) if row.default_text in {None, "none"} else row.default_text
-    assert run("shop:app", f"{flag_of(name)}={text}", capsys=capsys)[0] == 0
+    texts = text.split(", ") if row.repeatable else [text]
+    flags = [f"{flag_of(name)}={text}" for text in texts]
+    assert run("shop:app", *flags, capsys=capsys)[0] == 0
     if name != "workers":
         assert getattr(served[0], name) == option.default
 
@@ -274,18 +278,21 @@ def test_an_unknown_option_does_not_tell_its_value(capsys: pytest.CaptureFixture
         (SubserveError, 1),
     ],
 )
+@pytest.mark.parametrize("argv", [["a:b"], ["a:b", "--no-supervisor"]])
 def test_an_error_becomes_its_exit_code(
     error: type[SubserveError],
     code: int,
+    argv: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def serve(config: Config) -> int:
+    def serve(config: Config, reconfigure: object = None) -> int:
         raise error("first line\nsecond line")
 
     monkeypatch.setattr(server, "serve", serve)
-    assert run("a:b", capsys=capsys)[0] == code
-    assert cli.main(["a:b"]) == code
+    monkeypatch.setattr(supervisor, "supervise", serve)
+    assert run(*argv, capsys=capsys)[0] == code
+    assert cli.main(argv) == code
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["subserve: first line", "subserve: second line"]
     assert lines[2:] == (["subserve: try `subserve --help`"] if code == 2 else [])
@@ -330,6 +337,7 @@ def test_an_encrypted_key(
 ) -> None:
     key = pems / "key.pem"
     argv = ["a:b", "--certfile", str(pems / "cert.pem"), "--keyfile", str(key)]
+    argv += ["--no-supervisor"]  # the process that serves tells of it, where there is one
     argv += ["--keyfile-password", password] if password else []
     assert complaints(*argv, capsys=capsys) == [
         f"--keyfile {key}: the private key is encrypted; {complaint}"

@@ -107,6 +107,8 @@ def test_every_option_can_be_a_variable(directory: Path, name: str) -> None:
     text = values.get(name) or (str(rows()[name][0].default) if name != "app" else "shop:app")
     if name == "bind":
         text = "127.0.0.1:1, [::1]:2"
+    elif name != "app" and rows()[name][1].repeatable:
+        text = ", ".join(rows()[name][0].default)
     # What belongs together is given together.
     needed = ("certfile", "ca_certs", "verify_client", "max_requests")
     environ = {variable_of(n): values[n] for n in needed}

@@ -27,5 +27,5 @@ def test_nobody_can_change_it() -> None:
 
 
 def test_what_the_package_offers() -> None:
-    assert subserve.__all__ == ["WorkerInfo", "__version__", "current_worker"]
+    assert subserve.__all__ == ["Server", "WorkerInfo", "__version__", "current_worker", "serve"]
     assert all(hasattr(subserve, name) for name in subserve.__all__)

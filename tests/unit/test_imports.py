@@ -4,6 +4,7 @@ Read from the sources, not from what is loaded, so that an import inside a funct
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ LAYER_0 = {
     "subserve.messages",
     "subserve.options",
     "subserve.policy",
+    "subserve.supervisor.lifecycle",
+    "subserve.supervisor.plan",
+    "subserve.supervisor.policy",
 }
 """Values in, values out."""
 
@@ -39,8 +43,13 @@ LAYER_1 = {
     "subserve.listener",
     "subserve.log",
     "subserve.memory",
+    "subserve.pidfile",
+    "subserve.privileges",
     "subserve.scoreboard",
+    "subserve.scratch",
     "subserve.signals",
+    "subserve.systemd",
+    "subserve.title",
     "subserve.tls",
 }
 """One effect each."""
@@ -161,13 +170,21 @@ def test_lanes_and_extensions_do_not_know_who_uses_them() -> None:
 
 def test_only_the_command_line_starts_the_coordinator() -> None:
     outside = importers("subserve.coordinator") - under("subserve.coordinator")
-    assert outside == {"subserve.cli"}
+    # The supervisor starts a process of it, and shares the banner with it.
+    assert outside == {"subserve.api", "subserve.cli", "subserve.supervisor.server"}
+    assert "subserve.coordinator.banner" in imports("subserve.supervisor.server")
+    assert not ours("subserve.supervisor.server") & importers("subserve.coordinator.handle")
     assert importers("subserve.cli") == {"subserve.__main__"}
 
 
 def test_the_package_itself_imports_nothing_but_the_identity() -> None:
     """An app imports `subserve` for `current_worker`: it gets no server with it."""
-    assert ours("subserve") == {"subserve.identity"}
+    assert ours("subserve") == {"subserve.identity", "subserve.api"}, "the latter when it is used"
+    code = "import sys, subserve; print(*[m for m in sys.modules if m.startswith('subserve.')])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert loaded.stdout.split() == ["subserve.identity"]
     assert ours("subserve.identity") == set()
 
 
@@ -225,6 +242,7 @@ THIRD_PARTY = {
     "h11": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "wsproto": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "uvloop": {"subserve.worker.loops"},
+    "watchfiles": {"subserve.supervisor.reload"},
 }
 
 
@@ -250,10 +268,16 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
     [
         ({"bind", "create_server", "start_server", "start_unix_server"}, {"subserve.listener"}),
         ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
-        ({"memfd_create", "ftruncate"}, {"subserve.scoreboard"}),
+        ({"memfd_create"}, {"subserve.scoreboard"}),
+        ({"ftruncate"}, {"subserve.scoreboard", "subserve.pidfile"}),
         ({"_exit"}, {"subserve.coordinator.server"}),
-        ({"fork", "forkpty", "posix_spawn", "Popen"}, {"subserve.worker.loops"}),
-        ({"chdir", "umask", "setuid", "setgid"}, set()),
+        (
+            {"fork", "forkpty", "posix_spawn", "Popen"},
+            {"subserve.worker.loops", "subserve.supervisor.process"},
+        ),
+        ({"chdir"}, set()),
+        ({"umask"}, {"subserve.listener", "subserve.privileges"}),
+        ({"setuid", "setgid", "setgroups", "initgroups"}, {"subserve.privileges"}),
         ({"set_wakeup_fd"}, {"subserve.signals"}),
         ({"basicConfig"}, set()),
         ({"eval", "exec", "__import__"}, {"subserve.interpreter"}),
@@ -263,7 +287,8 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
 def test_owners_of_calls(names: set[str], owners: set[str]) -> None:
     # `inspect.Signature.bind` is no bind(2), and a scoreboard is no interpreter.
     exempt = {
-        "bind": {"subserve.app"},
+        # `Sockets.bind` asks the listener to.
+        "bind": {"subserve.app", "subserve.supervisor.server"},
         "create": {"subserve.coordinator.crew"},
     }
     for module, tree in trees():

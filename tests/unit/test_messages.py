@@ -14,9 +14,14 @@ from subserve.messages import (
     Drain,
     DumpStacks,
     Failed,
+    Launch,
     Message,
     Ready,
     ReopenLogs,
+    Retire,
+    Serving,
+    Signal,
+    TurnOver,
     encode,
 )
 
@@ -26,6 +31,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.sampled_from([DumpStacks(), ReopenLogs()]),
     st.builds(Ready, st.sampled_from(["asgi", "wsgi"])),
     st.builds(Failed, any_text, any_text, st.integers(0, 255)),
+    st.builds(Launch, any_text, st.lists(st.integers(0)), st.lists(any_text), st.lists(any_text)),
+    st.builds(Signal, st.integers(1, 64)),
+    st.just(Retire()),
+    st.builds(Serving, st.sampled_from(["asgi", "wsgi"])),
+    st.builds(TurnOver, any_text),
 )
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Self
 
 import pytest
 
@@ -24,7 +25,7 @@ from subserve.coordinator.server import Coordinator
 from subserve.errors import AppLoadError, WorkerError
 from subserve.identity import WorkerInfo
 from subserve.lifecycle import Phase, WorkerEvent, WorkerState
-from subserve.messages import Drain, Failed, Message, Ready
+from subserve.messages import Drain, Failed, Message, Ready, TurnOver
 from subserve.options import Config
 from subserve.scoreboard import Scoreboard
 
@@ -73,7 +74,8 @@ class Rig:
 
     def __init__(self, stack: ExitStack, count: int = 2, **options: float) -> None:
         config = Config(app="shop:app", workers=count, **options)  # type: ignore[arg-type]
-        self.asked: list[str] = []
+        self._asked: list[str] = []
+        self._stack = stack
         self.workers: list[Worker] = []
 
         def start(info: WorkerInfo, config: Config, board: Scoreboard, *_: object) -> WorkerHandle:
@@ -82,7 +84,7 @@ class Rig:
 
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(WorkerHandle, "start", start)
-        self.coordinator = Coordinator(config, [], "/no/scratch", self.asked.append)
+        self.coordinator = Coordinator(config, [], "/no/scratch")
         self.coordinator._selector.register(
             self.coordinator._wake_out, selectors.EVENT_READ, (self.coordinator._woken, None)
         )
@@ -92,6 +94,22 @@ class Rig:
         stack.callback(self.coordinator._wake_out.close)
         self.coordinator._step()
         assert len(self.workers) == count
+
+    def supervised(self) -> Self:
+        """Go on as if a supervisor watched over the process: see `asked`."""
+        here, there = socket.socketpair()
+        self.coordinator._supervisor, self._supervisor = Channel(here), Channel(there)
+        self._stack.callback(here.close)
+        self._stack.callback(there.close)
+        return self
+
+    @property
+    def asked(self) -> list[str]:
+        """Why a new process was asked for, each time it was."""
+        for message in self._supervisor.receive_ready() or ():
+            assert isinstance(message, TurnOver)
+            self._asked.append(message.reason)
+        return self._asked
 
     def worker(self, name: str) -> Worker:
         (found,) = [worker for worker in self.workers if str(worker.info) == name]

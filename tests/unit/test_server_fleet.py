@@ -220,7 +220,7 @@ def test_connections_it_has_not_taken_in_go_to_others(stack: ExitStack) -> None:
 
 
 def test_one_that_comes_back_drains(stack: ExitStack, records: list[logging.LogRecord]) -> None:
-    rig = Rig(stack, hang_timeout=1.0).serving()
+    rig = Rig(stack, hang_timeout=1.0).serving().supervised()
     worker = rig.worker("1.1")
     hang(rig, worker)
     worker.row.add(Counter.LOOP_BEATS)
@@ -234,7 +234,7 @@ def test_one_that_comes_back_drains(stack: ExitStack, records: list[logging.LogR
 
 
 def test_one_that_does_not_is_abandoned(stack: ExitStack, records: list[logging.LogRecord]) -> None:
-    rig = Rig(stack, hang_timeout=1.0).serving()
+    rig = Rig(stack, hang_timeout=1.0).serving().supervised()
     worker = rig.worker("1.1")
     hang(rig, worker)
     worker.handle.deadline = time.monotonic()
@@ -313,7 +313,7 @@ def test_a_process_that_has_grown_too_large(
 ) -> None:
     sizes = [90 * 2**20]
     monkeypatch.setattr(module, "resident_bytes", lambda: sizes[0])
-    rig = Rig(stack, max_rss=100 * 2**20).serving()
+    rig = Rig(stack, max_rss=100 * 2**20).serving().supervised()
     rig.coordinator._tick(time.monotonic())
     rig.act()
     assert rig.asked == []

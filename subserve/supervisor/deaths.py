@@ -1,0 +1,24 @@
+"""What an exit status means, in words that help."""
+
+from subserve.signals import name_of
+
+_CAUSES = {
+    "SIGSEGV": "a crash in C code; its Python stacks are above",
+    "SIGBUS": "a crash in C code, or a mapped file that was cut short; Python stacks are above",
+    "SIGABRT": "a library or CPython gave up; what it said is above",
+    "SIGILL": "a library made for another CPU, or a crash in C code",
+    "SIGFPE": "a crash in C code; its Python stacks are above",
+    "SIGKILL": "by an operator, or by the kernel for want of memory: see dmesg, or the "
+    "oom_kill count in memory.events of the control group",
+    "SIGXCPU": "its limit of CPU time is reached: ulimit -t",
+    "SIGTERM": "by somebody else than the supervisor",
+}
+
+
+def describe(code: int) -> str:
+    """Say how a process ended that was not told to; `code` is negative for a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = name_of(-code)
+    cause = _CAUSES.get(name)
+    return f"was killed by {name} ({cause})" if cause else f"was killed by {name}"
