@@ -77,7 +77,9 @@ def test_one_that_comes_back(serve: Serve, held: Gate, way: str, loop: str) -> N
 @pytest.mark.parametrize("way", STACKS)
 def test_one_that_does_not(serve: Serve, held: Gate, way: str) -> None:
     """It is abandoned, a new process is called for, and the server ends in time all the same."""
-    server = serve("hanging:app", "--hang-timeout", HANG, "--graceful-timeout", "1s")
+    server = serve(
+        *("hanging:app", "--hang-timeout", HANG, "--graceful-timeout", "1s", "--no-supervisor")
+    )
     with ExitStack() as stack:
         _, name = hang_one(server, stack, held, way)
         server.wait_for(f"worker {name}: its event loop has not come back within 1 s, it is aban")
@@ -86,6 +88,16 @@ def test_one_that_does_not(serve: Serve, held: Gate, way: str) -> None:
         with Stopwatch() as watch:
             assert server.stop() == 0, server.log
         assert watch.seconds < 1.0 + 2.0
+
+
+def test_the_supervisor_replaces_the_process_of_one_that_does_not(serve: Serve, held: Gate) -> None:
+    server = serve("hanging:app", "--hang-timeout", HANG, "--graceful-timeout", "1s")
+    with ExitStack() as stack:
+        hang_one(server, stack, held, "spin")
+        server.wait_for("is to be replaced: 1 worker that would not end had to be abandoned")
+        server.wait_for("turned over in")
+        assert workers_of(server, 2) == {"0.1", "1.1"}
+    assert server.stop() == 0, server.log
 
 
 def test_connections_it_has_not_taken_in_are_served_by_others(serve: Serve, held: Gate) -> None:

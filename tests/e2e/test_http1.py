@@ -223,6 +223,16 @@ def test_an_app_that_waits_sees_the_client_leave(server: Server) -> None:
     server.wait_for("(?s)" + ".*saw http.disconnect" * (before + 1))
 
 
+def test_a_connection_whose_app_gives_up_is_closed(server: Server) -> None:
+    """Regression: one whose client had shut down its side stayed, until the server stopped."""
+    before = server.log.count("waiting for the disconnect")
+    with connect(server) as wire:
+        wire.get("/wait-for-disconnect")
+        server.wait_for("(?s)" + ".*waiting for the disconnect" * (before + 1))
+        wire.sock.shutdown(socket.SHUT_WR)
+        assert wire.closed_cleanly()
+
+
 @pytest.mark.parametrize("path", ["endless", "deaf-events"])
 def test_an_app_that_goes_on_sending_is_ended(server: Server, path: str) -> None:
     """Regression: it went on for ever, and filled the log with a line for each write."""

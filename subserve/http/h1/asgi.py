@@ -173,6 +173,8 @@ class AsgiRequest:
             scope = self._scope
             log.error("%s %s: the app returned too early", scope["method"], scope["path"])
             self._answer_500()
+        else:
+            self._cut_short()  # one that has only shut down its side would wait for ever
 
     async def _failed(self, error: BaseException) -> None:
         if ends_task(error, asyncio.current_task()):
