@@ -53,7 +53,10 @@ def start_and_stop(app: str, arguments: list[str], path: str, scratch: Path) -> 
         seconds = time.monotonic() - begin
         log.seek(0)
         text = log.read().decode(errors="replace")
-    left = [*temporary.iterdir(), *([socket_path] if socket_path.exists() else [])]
+    left: list[Path | str] = [
+        *temporary.iterdir(),
+        *([socket_path] if socket_path.exists() else []),
+    ]
     left += _processes_of_session(server.pid)
     if code != 0 or status != 200 or left:
         raise LeftBehind(f"exit code {code}, status {status}, left behind {left}\n{text}")

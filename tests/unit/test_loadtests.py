@@ -6,15 +6,29 @@ import time
 
 import pytest
 
-from loadtests import figures, measure, openloop, processes, wrk
+from loadtests import (
+    economics,
+    economics_host,
+    figures,
+    h2load,
+    measure,
+    openloop,
+    processes,
+    soak,
+    websocket_client,
+    wrk,
+)
 from loadtests.bench import Bench, Outcome, Window, choose_cores
 from loadtests.contenders import CONTENDERS, OURS, Floor, Launch
 from loadtests.environment import ROOT
 from loadtests.measure import contenders_of, named_by_goals
-from loadtests.plans import Load
+from loadtests.plans import Economics, Load
+from loadtests.registry import ROWS
 from loadtests.results import NotARun, Run, Sample, load, missing
-from loadtests.rows import CPU, ROWS, SCALING, Goal
+from loadtests.rows import CPU, SCALING, Goal
 from loadtests.server import ServerFailed
+from loadtests.spread import busiest
+from loadtests.tools import ToolFailed
 
 WRK = """Running 1s test @ http://127.0.0.1:8000
   1 threads and 32 connections
@@ -46,10 +60,11 @@ def test_reports_of_wrk_are_read_with_their_errors():
     assert report.requests == 60111
     assert report.seconds == 1.0012
     assert report.errors == {"read": 2, "status": 7}
+    assert report.values["p99_us"] == 601
 
 
 def test_output_without_a_report_is_an_error():
-    with pytest.raises(wrk.WrkFailed, match="did not report"):
+    with pytest.raises(ToolFailed, match="did not report"):
         wrk.parse("unable to connect to 127.0.0.1:8000 Connection refused\n")
 
 
@@ -58,6 +73,34 @@ def test_the_command_line_of_wrk_takes_whole_seconds_and_the_script_has_its_argu
     assert "-d1s" in argv
     assert "--header=Connection: close" in argv
     assert argv[-4:] == ["http://x/", "--", "size", "10"]
+
+
+# --- h2load
+
+H2LOAD = """finished in 2.00s, 20719.50 req/s, 1.15MB/s
+requests: 41439 total, 41567 started, 41439 done, 41400 succeeded, 39 failed, 0 errored, 2 timeout
+status codes: 41400 2xx, 0 3xx, 30 4xx, 9 5xx
+traffic: 2.30MB (2412345) total, 363.70KB (372435) headers (space savings 95.26%), 526.07KB data
+"""
+
+
+def test_reports_of_h2load_are_read_with_their_errors():
+    report = h2load.parse(H2LOAD)
+    assert (report.requests, report.seconds, report.bytes) == (41400, 2.0, 2412345)
+    assert report.errors == {"failed": 39, "timeout": 2, "status": 39}
+    assert h2load.parse(H2LOAD.replace("2.00s", "900.00ms")).seconds == pytest.approx(0.9)
+    with pytest.raises(ToolFailed):
+        h2load.parse("the connection was refused")
+
+
+# --- WebSocket
+
+
+def test_frames_of_a_client_are_masked():
+    frame = websocket_client.client_frame(b"hello")
+    assert frame[:2] == b"\x81\x85"
+    mask, masked = frame[2:6], frame[6:]
+    assert bytes(a ^ b for a, b in zip(masked, mask * 2, strict=False)) == b"hello"
 
 
 # --- /proc
@@ -84,11 +127,28 @@ def test_a_family_is_all_that_descends_and_nothing_else():
     assert processes.family(stats, 4) == []
 
 
-def test_idle_time_is_that_of_the_cores_asked_for():
-    text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 1 1 300 20 1 1 1 0 0\ncpu1 1 1 1 500 0 1 1 1 0 0\n"
+def test_stolen_time_is_that_of_the_cores_asked_for():
+    text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 1 1 3 2 1 1 30 0 0\ncpu1 1 1 1 5 0 1 1 50 0 0\n"
     ticks = processes.TICKS_PER_SECOND
-    assert processes.parse_idle(text, [0]) == 320 / ticks
-    assert processes.parse_idle(text + "intr 1 2 3\n", [0, 1]) == 820 / ticks
+    assert processes.parse_steal(text, [0]) == 30 / ticks
+    assert processes.parse_steal(text + "intr 1 2 3\n", [0, 1]) == 80 / ticks
+
+
+def test_busy_time_is_all_but_idling():
+    text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 10 20 30 4000 500 1 2 50 0 0\n"
+    assert processes.parse_busy(text, 1) == 63 / processes.TICKS_PER_SECOND
+    assert processes.parse_busy(text, 0) == 0
+
+
+def test_the_busiest_worker_is_told_in_fair_shares():
+    assert busiest({"a": 2, "b": 2, "c": 2, "d": 2}, 4) == 1
+    assert busiest({"a": 8}, 4) == 4
+    assert busiest({}, 4) == 0
+
+
+def test_others_are_all_but_ours():
+    stats = {pid: processes.Stat(pid, 0, pid, 1.0, 0.5) for pid in (1, 2, 3)}
+    assert processes.other_seconds(stats, [2, 9]) == 3.0
 
 
 def test_a_window_tells_the_server_from_others():
@@ -96,7 +156,7 @@ def test_a_window_tells_the_server_from_others():
         begin = time.process_time()
         while time.process_time() < begin + 0.05:
             pass
-    # This process is the server here, and the load generator as well.
+    # This process is the server here.
     assert window.server == pytest.approx(0.05, abs=0.03)
     assert window.seconds >= 0.05
     assert set(window.values) == {"cpu_share", "others_share"}
@@ -113,11 +173,11 @@ def test_a_disturbed_sample_is_taken_again_and_the_quietest_kept(monkeypatch):
 
     monkeypatch.setattr(measure, "_measure", fake)
     bench = Bench(ROOT, choose_cores(sorted(os.sched_getaffinity(0)) * 2), 1.0)
-    sample = measure.take(ROWS["plain-asgi"], CONTENDERS[OURS], 1, bench)
+    sample = measure.take(ROWS["plain-asgi"], OURS, 1, bench)
     assert sample.others == 0.2
     assert sample.disturbed
     assert sample.detail["attempts"] == 3
-    sample = measure.take(ROWS["plain-asgi"], CONTENDERS[OURS], 1, bench)
+    sample = measure.take(ROWS["plain-asgi"], OURS, 1, bench)
     assert not sample.disturbed
     assert sample.detail["attempts"] == 1
 
@@ -128,7 +188,7 @@ def test_a_server_that_fails_is_a_sample_with_an_error(monkeypatch):
 
     monkeypatch.setattr(measure, "_measure", fake)
     bench = Bench(ROOT, choose_cores(sorted(os.sched_getaffinity(0)) * 2), 1.0)
-    sample = measure.take(ROWS["plain-asgi"], CONTENDERS[OURS], 1, bench)
+    sample = measure.take(ROWS["plain-asgi"], OURS, 1, bench)
     assert sample.errors == {"failed": 1}
     assert sample.detail["why"] == "it does not start"
 
@@ -223,12 +283,14 @@ def test_percentiles_are_values_that_occurred():
 
 
 def test_goals_name_contenders_that_take_part_in_their_row():
-    for row in ROWS.values():
+    for row in filter(lambda row: row.goals, ROWS.values()):
         assert named_by_goals(row) <= set(contenders_of(row)), row.name
 
 
 def test_what_the_rows_serve_is_there():
     for row in ROWS.values():
+        if not hasattr(row.plan, "app"):
+            continue
         module, _, attribute = row.plan.app.partition(":")
         source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
         assert f"def {attribute}(" in source or f"\n{attribute} = " in source, row.name
@@ -273,8 +335,35 @@ def test_the_order_that_is_posted_is_json():
     assert order["items"]
 
 
+def test_each_load_of_the_kinds_can_be_imported_by_name():
+    for row in ROWS.values():
+        if isinstance(row.plan, Economics):
+            assert row.plan.load in economics_host.LOADS
+    assert set(economics.KINDS) == set(economics_host.KINDS)
+
+
 def test_two_cores_are_needed():
     assert choose_cores([0, 1, 2, 3]).load == 3
     assert choose_cores([2, 5]).two == (2, 5)
     with pytest.raises(ValueError, match="two cores"):
         choose_cores([0])
+
+
+# --- the soak
+
+
+def test_low_points_leave_out_the_times_when_two_processes_live():
+    samples = [{"at": at, "pss_mb": 300.0 if at % 60 == 0 else 150.0} for at in range(0, 180, 5)]
+    assert soak.low_points(samples, "pss_mb") == [150.0, 150.0, 150.0]
+
+
+def test_growth_is_seen_behind_the_first_quarter():
+    assert soak.grown([100, 150, 151, 152, 150, 151, 150, 152], 0.1, 8) is None
+    assert soak.grown([100, 110, 120, 130, 140, 150, 160, 170], 0.1, 8) == (125, 165)
+    assert soak.grown([100, 200], 0.1, 8) is None  # too short to say
+
+
+def test_a_soak_with_failed_requests_is_not_passed():
+    seen = soak.Soak(1.0, "")
+    seen.failures["echo"] += 2
+    assert soak.judge(seen) == ["2 of kind echo failed"]
