@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 MEGABYTE = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "asyncio-python"])
 def server(request: pytest.FixtureRequest, shared_serve: Serve) -> Server:
-    return shared_serve("asgi:app", "--workers", "1", "--loop", request.param)
+    loop, _, parser = request.param.partition("-")
+    return shared_serve(
+        *("asgi:app", "--workers", "1", "--loop", loop, "--http-parser", parser or "auto")
+    )
 
 
 def connect(server: Server) -> Wire:

@@ -17,11 +17,12 @@ THREADS = 3
 MEGABYTE = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=["asyncio", "uvloop", "asyncio-python"])
 def server(request: pytest.FixtureRequest, shared_serve: Serve) -> Server:
+    loop, _, parser = request.param.partition("-")
     return shared_serve(
-        *("wsgi:app", "--workers", "1", "--threads", str(THREADS), "--loop", request.param),
-        *("--root-path", "/shop"),
+        *("wsgi:app", "--workers", "1", "--threads", str(THREADS), "--root-path", "/shop"),
+        *("--loop", loop, "--http-parser", parser or "auto"),
     )
 
 
@@ -143,3 +144,52 @@ def test_a_request_in_flight_finishes_at_the_drain(serve: Serve) -> None:
             assert wire.closed_cleanly()
     assert server.wait() == 0, server.log
     assert "all requests finished" in server.log
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
+    with gate() as held, Wire.connect(server.address) as wire:
+        paths = [f"/shop/gate/{held.port}", "/shop/status/204", "/shop/stream/5", "/shop/"]
+        wire.send(b"".join(f"GET {path} HTTP/1.1\r\nHost: t\r\n\r\n".encode() for path in paths))
+        held.wait()
+        held.open()
+        answers = [wire.answer() for _ in paths]
+    assert [answer.status for answer in answers] == [200, 204, 200, 200]
+    assert [answer.body for answer in answers] == [b"through", b"", b"sssss", b"hello"]
+
+
+def test_slow_uploads_hold_no_thread(server: Server) -> None:
+    half = b"POST /shop/digest HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nab"
+    with ExitStack() as stack:
+        slow = [stack.enter_context(Wire.connect(server.address)) for _ in range(2 * THREADS)]
+        for wire in slow:
+            wire.send(half)
+        with Wire.connect(server.address) as wire:
+            assert wire.get("/shop/").answer().body == b"hello"
+        for wire in slow:
+            assert wire.send(b"cd").answer().body.startswith(b"4 ")
+
+
+def test_a_client_that_is_asked_to_go_on_sends_its_body(wire: Wire) -> None:
+    head = b"POST /shop/digest HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n"
+    wire.send(head + b"Expect: 100-continue\r\n\r\n")
+    assert wire.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert wire.send(b"abcd").answer().body.startswith(b"4 ")
+
+
+def test_more_than_may_wait_are_turned_away(serve: Serve) -> None:
+    server = serve("wsgi:app", "--workers", "1", "--threads", "1", "--max-queue", "1")
+    with gate() as held, ExitStack() as stack:
+        wires = [stack.enter_context(Wire.connect(server.address)) for _ in range(4)]
+        wires[0].get(f"/gate/{held.port}")
+        held.wait()
+        wires[1].get("/")
+        server.wait_for("worker 0.1 ready")
+        for wire in wires[2:]:
+            answer = wire.get("/").answer()
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert wire.closed_cleanly()
+        held.open()
+        assert wires[0].answer().body == b"through"
+        assert wires[1].answer().body == b"hello"
+    assert server.stop() == 0, server.log
+    assert server.log.count("answering 503") == 1, "once, not for each"
