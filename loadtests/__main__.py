@@ -18,7 +18,7 @@ from loadtests.measure import contenders_of, named_by_goals, take
 from loadtests.progress import Progress
 from loadtests.registry import GROUPS, ROWS
 
-EXTRAS = ("subserve+uvloop",)
+EXTRAS = ("subserve+uvloop", "uvicorn+zig")
 """Contenders that take part only where ``--peers`` names them."""
 
 PROGRAMS = ("wrk", "taskset")
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", type=_peers, metavar="NAME,...", help="measure these contenders")
     add("--seconds", type=float, help="how long each sample is measured [4]")
     add("--rounds", type=int, help="how often each contender is measured [5]")
+    add("--attempts", type=int, default=3, help="how often to take what others disturb [3]")
     add("--quick", action="store_true", help="one round of 1 s, named peers only")
     add("--resume", type=Path, metavar="FILE", help="go on with a run that was interrupted")
     add("--output", type=Path, metavar="FILE", help="where the samples go [.cache/loadtests/...]")
@@ -68,15 +69,16 @@ def main() -> int:
     options = _parser().parse_args()
     if options.list:
         for row in ROWS.values():
-            print(f"{row.group:<10} {row.name:<16} {row.title:<52} {', '.join(contenders_of(row))}")
+            who = ", ".join(contenders_of(row))
+            print(f"{row.group:<11}  {row.name:<18}  {row.title}\n{'':33}{who}")
         return 0
     for program in PROGRAMS:
         if shutil.which(program) is None:
             print(f"{program} is not on PATH: install it", file=sys.stderr)
             return 1
     raise_open_files()
-    # So that servers are stopped when we are.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # So that servers are stopped when we are, and what was measured until then is shown.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         programs = environment.make_ready()
         cores = choose_cores(sorted(os.sched_getaffinity(0)))
@@ -88,7 +90,12 @@ def main() -> int:
     output = options.output or old or _output()
     try:
         if not options.report:
-            _measure(run, Bench(programs, cores, run.options["seconds"]), output, options.lock)
+            _measure(
+                run,
+                Bench(programs, cores, run.options["seconds"], options.attempts),
+                output,
+                options.lock,
+            )
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume {output}", file=sys.stderr)
     paint = table.colour if sys.stdout.isatty() else table.plain

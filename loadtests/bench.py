@@ -34,11 +34,15 @@ class Cores:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a sample is taken with: programs of the environment, cores, seconds of each sample."""
+    """What a sample is taken with: programs of the environment, cores, seconds of each sample.
+
+    A sample that others disturb is taken again, up to so many `attempts`.
+    """
 
     programs: Path
     cores: Cores
     seconds: float
+    attempts: int = 3
 
 
 @dataclass(frozen=True, slots=True)

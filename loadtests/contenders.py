@@ -97,20 +97,23 @@ def _floor(programs: Path, launch: Launch) -> list[str]:
     ]
 
 
-def _uvicorn(programs: Path, launch: Launch) -> list[str]:
-    return [
-        str(programs / "uvicorn"),
-        launch.app,
-        f"--uds={launch.uds}" if launch.uds else f"--port={launch.port}",
-        f"--workers={launch.workers}",
-        "--loop=uvloop",
-        "--http=httptools",
-        "--no-access-log",
-        "--log-level=warning",
-        "--no-proxy-headers",
-        *([f"--limit-max-requests={launch.max_requests}"] if launch.max_requests else []),
-        f"--timeout-keep-alive={KEEP_ALIVE_SECONDS}",
-    ]
+def _uvicorn(loop: str, parser: str) -> Callable[[Path, Launch], list[str]]:
+    def command(programs: Path, launch: Launch) -> list[str]:
+        return [
+            str(programs / "uvicorn"),
+            launch.app,
+            f"--uds={launch.uds}" if launch.uds else f"--port={launch.port}",
+            f"--workers={launch.workers}",
+            f"--loop={loop}",
+            f"--http={parser}",
+            "--no-access-log",
+            "--log-level=warning",
+            "--no-proxy-headers",
+            *([f"--limit-max-requests={launch.max_requests}"] if launch.max_requests else []),
+            f"--timeout-keep-alive={KEEP_ALIVE_SECONDS}",
+        ]
+
+    return command
 
 
 def _granian(programs: Path, launch: Launch) -> list[str]:
@@ -193,7 +196,9 @@ CONTENDERS = {
         Contender("subserve", _ASGI | _WSGI, _HTTP2, _subserve(), _LIFE),
         Contender("subserve+uvloop", _ASGI | _WSGI, _HTTP2, _subserve("--loop=uvloop"), _LIFE),
         # Its HTTP/2 needs another parser, gunicorn's needs TLS.
-        Contender("uvicorn", _ASGI, _WEBSOCKET, _uvicorn, _LIFE),
+        Contender("uvicorn", _ASGI, _WEBSOCKET, _uvicorn("uvloop", "httptools"), _LIFE),
+        # Alpha versions, by the author of uvicorn, that it has options for.
+        Contender("uvicorn+zig", _ASGI, _WEBSOCKET, _uvicorn("zuvloop", "zttp"), _LIFE),
         Contender("granian", _ASGI | _WSGI, _HTTP2, _granian, _DEATH),
         Contender("gunicorn", _ASGI | _WSGI, _WEBSOCKET, _gunicorn, _LIFE),
         Contender("hypercorn", _ASGI, _HTTP2, _hypercorn),

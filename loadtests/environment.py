@@ -16,7 +16,17 @@ CACHE = ROOT / ".cache" / "loadtests"
 STAMP = ".made-from"
 SET_UP_SECONDS = 900.0
 
-SHOWN = ("uvicorn", "granian", "gunicorn", "hypercorn", "waitress", "uvloop", "httptools")
+SHOWN = (
+    "uvicorn",
+    "granian",
+    "gunicorn",
+    "hypercorn",
+    "waitress",
+    "uvloop",
+    "httptools",
+    "zuvloop",
+    "zttp",
+)
 SHOWN_APPS = ("fastapi", "pydantic", "flask")
 
 

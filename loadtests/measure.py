@@ -21,6 +21,7 @@ from loadtests.plans import (
     Proxied,
     Scaling,
     Spread,
+    Users,
     WebSocket,
 )
 from loadtests.proxied import proxied
@@ -30,9 +31,7 @@ from loadtests.server import ServerFailed
 from loadtests.spread import spread
 from loadtests.throughput import http2, load, scaling, websocket
 from loadtests.tools import ToolFailed
-
-ATTEMPTS = 3
-"""How often a sample is taken that others disturb."""
+from loadtests.users import users
 
 
 def contenders_of(row: Row) -> list[str]:
@@ -74,7 +73,7 @@ def take(row: Row, contender: str, turn: int, bench: Bench) -> Sample:
     a choice that does not look at the result.
     """
     samples: list[Sample] = []
-    while not samples or (samples[-1].disturbed and len(samples) < ATTEMPTS):
+    while not samples or (samples[-1].disturbed and len(samples) < bench.attempts):
         samples.append(_take(row, contender, turn, bench))
     sample = min(samples, key=lambda sample: (bool(sample.errors), sample.others))
     sample.detail["attempts"] = len(samples)
@@ -121,6 +120,8 @@ def _measure(row: Row, name: str, turn: int, bench: Bench) -> Outcome:
             return scaling(plan, CONTENDERS[name], bench)
         case Memory() as plan:
             return memory(plan, CONTENDERS[name], bench)
+        case Users() as plan:
+            return users(plan, CONTENDERS[name], bench)
         case Life() as plan:
             return life(plan, CONTENDERS[name], turn, bench)
         case Latency() as plan:

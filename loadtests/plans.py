@@ -113,6 +113,16 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Users:
+    """So many users of the FastAPI example, who read, write and think."""
+
+    app: str
+    users: int
+    workers: int = 2
+    interface: Interface = "asgi"
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """What clients notice of an event in the life of a server, at a fixed rate."""
 
@@ -146,6 +156,7 @@ type Plan = (
     | Scaling
     | Memory
     | Latency
+    | Users
     | Life
     | Economics
     | KindScaling

@@ -114,10 +114,14 @@ def _processor(text: str) -> str:
 
 
 def describe_checkout() -> str:
-    """Return the commit of this checkout, with a plus sign where it was changed; "" without git."""
-    commit = _git("rev-parse", "--short=12", "HEAD")
+    """Return the commit of this checkout, with a plus sign where it was changed.
+
+    It also says whether the part that can be compiled was; the servers run from this checkout.
+    """
+    commit = _git("rev-parse", "--short=12", "HEAD") or "without git"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "subserve")
-    return commit + ("+" if commit and changed else "")
+    compiled = any((ROOT / "subserve").rglob("*.so"))
+    return f"{commit}{'+' if changed else ''} ({'compiled' if compiled else 'pure Python'})"
 
 
 def _git(*arguments: str) -> str:

@@ -10,6 +10,7 @@ from loadtests.plans import (
     Load,
     Proxied,
     Spread,
+    Users,
     WebSocket,
 )
 from loadtests.rows import (
@@ -61,6 +62,14 @@ EVENTS: tuple[tuple[Event, str], ...] = (
 
 ROWS = (
     *(Row(name, title, plan, quick=False, group="apps") for name, title, plan in EXAMPLES),
+    Row(
+        "users",
+        "40 users read and write through the FastAPI example",
+        Users("examples.fastapi_app.main:app", users=40),
+        also=(P99,),
+        quick=False,
+        group="apps",
+    ),
     Row(
         "http2",
         "HTTP/2, 8 connections with 16 streams each",

@@ -15,6 +15,7 @@ PEER_COLOURS = {
     "subserve+uvloop": "#5fb3bf",
     "floor": "#9aa5b1",
     "uvicorn": "#d9822b",
+    "uvicorn+zig": "#e9b17a",
     "granian": "#a0526d",
     "gunicorn": "#6b8e4e",
     "hypercorn": "#7a6bb0",
