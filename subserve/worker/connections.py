@@ -9,6 +9,8 @@ from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
 from subserve.tls import HANDSHAKE_TIMEOUT
+from subserve.worker.loops import AsyncioLoop
+from subserve.worker.transport import SocketTransport
 
 log = logging.getLogger("subserve.worker")
 
@@ -74,9 +76,16 @@ class Connections:
     def _take_over(self, fd: int, family: int) -> None:
         sock = socket.socket(family, fileno=fd)
         sock.setblocking(False)
-        if self._context is None and isinstance(self._loop, asyncio.SelectorEventLoop):
-            # What `connect_accepted_socket` does, less the task and the future it takes for it.
-            self._loop._make_socket_transport(sock, self._lane.connection())  # type: ignore[attr-defined]
+        if self._context is None and isinstance(self._loop, AsyncioLoop):
+            lane = self._lane
+            SocketTransport(
+                self._loop,
+                self._loop.poller,
+                sock,
+                lane.connection(),
+                lane.receive_now,
+                lane.send_now,
+            )
             return
         task = asyncio.Task(self._connect(sock), loop=self._loop, eager_start=True)
         if not task.done():

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, override
@@ -154,6 +155,7 @@ class Connection(asyncio.Protocol):
         "state",
         "tls",
         "transport",
+        "write_lock",
         "write_since",
         "written",
     )
@@ -169,6 +171,8 @@ class Connection(asyncio.Protocol):
         self.outcome: Outcome | None = None
         """Written by a pool's thread when it is done with the request; see `settle`."""
         self.fd = -1  # the socket's, once a pool's thread has needed it
+        self.write_lock = threading.Lock()
+        """Held by a pool's thread while it writes, and by the loop before it closes the socket."""
         self.environ: dict[str, Any] | None = None  # what its WSGI requests have in common
         self.served = 0
         self.since = self.write_since = lane.now
@@ -425,7 +429,6 @@ class Connection(asyncio.Protocol):
             if self._body_left:
                 self._bound_unread(request.unread_bytes)
                 return
-            request.body_ended()
             data = data[len(piece) :]
         elif self._decoder is not None:
             pieces, data = self._decoder.feed(data)
@@ -440,7 +443,14 @@ class Connection(asyncio.Protocol):
                 self._bound_unread(request.unread_bytes)
                 return
             self._decoder = None
-            request.body_ended()
+        else:
+            self._keep(data)
+            return
+        self._keep(data)
+        request.body_ended()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what has come of the requests behind this one."""
         if data:
             self._buffer += data
             self._bound_unread(len(self._buffer))

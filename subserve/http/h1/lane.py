@@ -85,7 +85,13 @@ class Lane:
         self.date = date_line()
         """The Date header: as old as the last sweep, at most a second."""
         self.draining = False
-        self.parse_head, self.whole_response, self.send_now = speed.choose(config.http_parser)
+        functions = speed.choose(config.http_parser)
+        self.parse_head = functions.parse_head
+        self.whole_response = functions.whole_response
+        self.receive_now = functions.receive_now
+        self.send_now = functions.send_now
+        self.wsgi_head = functions.wsgi_head
+        self.add_headers = functions.add_headers
         self.access = access
         self.row = row
         self.root_path = config.root_path
