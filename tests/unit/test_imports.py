@@ -33,6 +33,7 @@ LAYER_0 = {
     "subserve.supervisor.lifecycle",
     "subserve.supervisor.plan",
     "subserve.supervisor.policy",
+    "subserve.trust",
 }
 """Values in, values out."""
 
