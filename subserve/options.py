@@ -386,6 +386,15 @@ class Config:
         metavar="SIZE|off",
         default_text="off",
     )
+    max_connections: int = _option(
+        0,
+        "Most connections that a worker has open at a time, or off; beyond that none is accepted, "
+        "and the kernel queues.",
+        group="limits",
+        parse=or_off(parse_count),
+        metavar="N|off",
+        default_text="off",
+    )
     max_queue: int = _option(
         1000,
         "Requests for a WSGI app that may wait for a thread, per worker; more are answered 503.",

@@ -40,6 +40,7 @@ LAYER_0 = {
 LAYER_1 = {
     "subserve.app",
     "subserve.channel",
+    "subserve.descriptors",
     "subserve.interpreter",
     "subserve.listener",
     "subserve.log",
@@ -218,6 +219,7 @@ def test_nothing_imports_in_a_ring() -> None:
         ("ssl", {"subserve.tls", "subserve.worker.connections"}),
         ("mmap", {"subserve.scoreboard"} | under("subserve.extensions")),
         ("importlib", {"subserve.app"} | under("subserve.extensions")),
+        ("resource", {"subserve.descriptors"}),
         ("argparse", {"subserve.cli"}),
         ("tomllib", {"subserve.config"}),
         (

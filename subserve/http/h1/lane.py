@@ -178,9 +178,17 @@ class Lane:
 
     def _sweep(self) -> None:
         """Tell the time to all connections: one timer a worker, however many there are."""
-        self.now = now = self.loop.time()
+        last, self.now = self.now, self.loop.time()
+        now = self.now
         self.date = date_line()
         self._timer = self.loop.call_later(self._interval, self._sweep)
+        late = now - last - self._interval
+        if late > self._interval:
+            # We have not looked, or not run at all (a handler that blocks, SIGSTOP, a machine that
+            # slept): what clients have sent meanwhile waits to be read, and is not late.
+            for connection in self._connections:
+                connection.since += late
+                connection.write_since += late
         for connection in list(self._connections):
             connection.check_time(now)
 
