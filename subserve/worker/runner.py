@@ -22,11 +22,13 @@ from subserve.http.wsgi.pool import Pool
 from subserve.messages import Drain, Ready
 from subserve.policy import heartbeat_interval
 from subserve.scoreboard import Counter, Row
+from subserve.trust import Trust
 from subserve.worker.connections import Connections
 from subserve.worker.control import ControlThread
 from subserve.worker.heartbeat import Heartbeat
 from subserve.worker.lifespan import Lifespan
 from subserve.worker.loops import AsyncioLoop
+from subserve.worker.proxied import ProxyProtocol
 from subserve.worker.standin import StandIn
 
 log = logging.getLogger("subserve.worker")
@@ -66,7 +68,10 @@ class Runner:
         await lifespan.startup(config.startup_timeout)
 
         lane = self._lane(lifespan.state, access)
-        connections = Connections(self._source, lane, self._row, context)
+        proxies = None
+        if config.proxy_protocol:
+            proxies = ProxyProtocol(Trust(config.forwarded_allow_ips), config.header_timeout)
+        connections = Connections(self._source, lane, self._row, context, proxies)
 
         def on_drain(command: Drain) -> None:
             loop.call_soon_threadsafe(_set_once, drain_asked, command)

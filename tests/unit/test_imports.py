@@ -33,12 +33,14 @@ LAYER_0 = {
     "subserve.supervisor.lifecycle",
     "subserve.supervisor.plan",
     "subserve.supervisor.policy",
+    "subserve.trust",
 }
 """Values in, values out."""
 
 LAYER_1 = {
     "subserve.app",
     "subserve.channel",
+    "subserve.descriptors",
     "subserve.interpreter",
     "subserve.listener",
     "subserve.log",
@@ -217,6 +219,7 @@ def test_nothing_imports_in_a_ring() -> None:
         ("ssl", {"subserve.tls", "subserve.worker.connections"}),
         ("mmap", {"subserve.scoreboard"} | under("subserve.extensions")),
         ("importlib", {"subserve.app"} | under("subserve.extensions")),
+        ("resource", {"subserve.descriptors"}),
         ("argparse", {"subserve.cli"}),
         ("tomllib", {"subserve.config"}),
         (

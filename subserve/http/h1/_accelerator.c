@@ -247,6 +247,7 @@ typedef struct {
     Py_ssize_t count;
     int64_t length;
     bool keep_alive;
+    bool forwarded;
     Line lines[MAX_FIELDS];
     PyObject *names[MAX_FIELDS]; /* borrowed from the state; NULL for those it does not have */
 } Head;
@@ -329,6 +330,14 @@ interpret(Head *into, unsigned *seen, Meaning meaning, const byte *value, Py_ssi
     }
 }
 
+/* Whether a name, in lower case, is one that proxies write; `forwarded.py` looks at those. */
+static inline bool
+is_about_forwarding(const byte *name, size_t size)
+{
+    return (size >= 12 && memcmp(name, "x-forwarded-", 12) == 0) ||
+           (size == 9 && memcmp(name, "forwarded", 9) == 0);
+}
+
 /* Read the header fields up to the empty line; false if they are not unremarkable. */
 static bool
 read_fields(State *state, const byte *at, const byte *end, Py_ssize_t max_count, Head *into)
@@ -337,6 +346,7 @@ read_fields(State *state, const byte *at, const byte *end, Py_ssize_t max_count,
     into->count = 0;
     into->length = -1;
     into->keep_alive = true;
+    into->forwarded = false;
     for (;;) {
         if (end - at < 2) {
             return false;
@@ -374,6 +384,7 @@ read_fields(State *state, const byte *at, const byte *end, Py_ssize_t max_count,
         found->value_size = value_end - at;
         const Slot *known = find_name(state, lower, size);
         into->names[into->count++] = known->name;
+        into->forwarded |= is_about_forwarding(lower, size);
         if (known->meaning != ORDINARY &&
             !interpret(into, &seen, known->meaning, found->value, found->value_size)) {
             return false;
@@ -449,7 +460,7 @@ make_path(const Head *from)
 PyDoc_STRVAR(parse_head_doc,
 "parse_head($module, data, max_bytes, max_count, /)\n--\n\n"
 "Read the head of a request that `data` begins with, if it is complete and unremarkable.\n\n"
-"Returns (end, method, path, raw_path, query, headers, length, keep_alive), or None.");
+"Returns (end, method, path, raw_path, query, headers, length, keep_alive, forwarded), or None.");
 
 static PyObject *
 parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -485,6 +496,7 @@ parse_head(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         make_headers(&read),
         PyLong_FromLongLong(read.length),
         Py_NewRef(read.keep_alive ? Py_True : Py_False),
+        Py_NewRef(read.forwarded ? Py_True : Py_False),
     };
     enum { PARTS = sizeof parts / sizeof parts[0] };
     PyObject *result = PyTuple_New(PARTS);

@@ -5,15 +5,16 @@ Optional: whoever imports it goes on without it where there is none.
 
 from typing import Any
 
-type Head = tuple[int, str, str, bytes, bytes, list[tuple[bytes, bytes]], int, bool]
-"""End, method, path, raw path, query, headers, length and keep-alive: see `parse_head`."""
+type Head = tuple[int, str, str, bytes, bytes, list[tuple[bytes, bytes]], int, bool, bool]
+"""End, method, path, raw path, query, headers, length, keep-alive, forwarded: see `parse_head`."""
 
 def parse_head(data: bytes, max_bytes: int, max_count: int, /) -> Head | None:
     """Read the head of a request that `data` begins with, if it is complete and unremarkable.
 
     The values: the place behind the head; the method; the path, which is ASCII and needed no
     decoding; the path and the query as sent; a new list of pairs of lower-case name and value; what
-    Content-Length says, or -1; False where `Connection: close` asks to close.
+    Content-Length says, or -1; False where `Connection: close` asks to close; whether there
+    are headers that proxies write, as `forwarded.py` tells them.
 
     Returns None for anything else, valid or not: `head.py` is to look at it.  A head is
     unremarkable in HTTP/1.1, with a common method, a path without percent signs, one Host that is

@@ -366,7 +366,7 @@ class WsgiRequest:
             target,
             path,
             self._query.decode("ascii"),
-            connection.lane.root_path,
+            connection.root_path,
             self._headers,
             cast("Any", body),
             connection.lane.add_headers,
