@@ -8,7 +8,6 @@ import ssl
 from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
-from subserve.tls import HANDSHAKE_TIMEOUT
 
 log = logging.getLogger("subserve.worker")
 
@@ -84,7 +83,7 @@ class Connections:
             task.add_done_callback(self._handshakes.discard)
 
     async def _connect(self, sock: socket.socket) -> None:
-        timeout = HANDSHAKE_TIMEOUT if self._context is not None else None
+        timeout = self._lane.header_timeout if self._context is not None else None
         try:
             await self._loop.connect_accepted_socket(
                 self._lane.connection, sock, ssl=self._context, ssl_handshake_timeout=timeout
