@@ -31,6 +31,10 @@ changed is loaded once it is the same at two looks: certificate and key may not 
 WARNING_INTERVAL = 24 * 3600.0
 """Seconds between two warnings that a certificate expires."""
 
+_GROUPS = "?X25519MLKEM768:X25519:prime256v1:secp384r1"
+"""For key exchange, as Mozilla recommends them (ssl-config.mozilla.org, "intermediate"); the first
+one where OpenSSL has it, from 3.5 on.  By default it takes X448 and P-521, too."""
+
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 """As they stand in the protocol (RFC 8446, section 4.1.2)."""
 
@@ -99,6 +103,8 @@ class _Selection:
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
         # RFC 9113, section 9.2.2: HTTP/2 over TLS 1.2 takes forward secret AEAD ciphers only.
         context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        if hasattr(context, "set_groups"):  # from Python 3.15 on
+            context.set_groups(_GROUPS)
         context.set_alpn_protocols(ALPN_PROTOCOLS)
         context.certificate = certificates.load(context, files, config)
         # OpenSSL puts a prefix of its own before the numbers.
