@@ -211,7 +211,8 @@ def _load_file(
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             problems.append(f"{path}: cannot be read: {error.strerror}")
-        except ValueError as error:  # TOML syntax, or not UTF-8
+        # TOML syntax, or not UTF-8; lists in lists in lists
+        except (ValueError, RecursionError) as error:
             problems.append(f"{path}: not valid TOML: {error}")
         else:
             if path.name != "pyproject.toml":

@@ -213,7 +213,9 @@ def test_a_named_file_that_is_not_there(directory: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"workers = ", b"= 4", b"a = 1\na = 2", b'app = "\xff"'])
+@pytest.mark.parametrize(
+    "content", [b"workers = ", b"= 4", b"a = 1\na = 2", b'app = "\xff"', b"a = " + b"[" * 10**6]
+)
 def test_not_toml(directory: Path, content: bytes) -> None:
     (directory / "subserve.toml").write_bytes(content)
     (problem,) = problems(directory)
