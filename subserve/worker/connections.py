@@ -9,7 +9,6 @@ from functools import partial
 from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
-from subserve.tls import HANDSHAKE_TIMEOUT
 from subserve.worker.loops import AsyncioLoop
 from subserve.worker.proxied import ProxyProtocol
 from subserve.worker.transport import SocketTransport
@@ -102,7 +101,7 @@ class Connections:
             task.add_done_callback(self._handshakes.discard)
 
     async def _connect(self, sock: socket.socket) -> None:
-        timeout = HANDSHAKE_TIMEOUT if self._context is not None else None
+        timeout = self._lane.header_timeout if self._context is not None else None
         try:
             make = self._lane.connection
             if self._proxy_protocol is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.apps.bad_heads import BAD
 from tests.e2e.clients import H2, Wire, gate
 
 if TYPE_CHECKING:
@@ -137,6 +138,20 @@ def test_an_app_that_fails_fails_alone(server: Server, wire: Wire, error: str) -
         assert (answer.body, answer.complete) == (b"the beginning", False)
     assert wire.get("/shop/").answer().headers["x-worker"] == "0.1"
     server.wait_for(f"{error}: from the handler")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_head_that_is_none_is_answered_500(server: Server, wire: Wire, name: str) -> None:
+    """CVE-2018-1000164 and others: nothing of what the app said goes out."""
+    wire.get(f"/shop/bad/{name}", "Connection: close")
+    answer = wire.read_to_end()
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert answer.endswith(b"\r\n\r\nInternal Server Error\n")
+    assert b"njected" not in answer
+    assert b"HTTP/1.1 200" not in answer
+    server.wait_for(f"GET /bad/{name} failed|GET /shop/bad/{name} failed")
+    with Wire.connect(server.address) as other:
+        assert other.get("/shop/").answer().status == 200
 
 
 def test_a_client_that_leaves_closes_the_iterable(server: Server) -> None:

@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
         self.tls: dict[str, Any] | None = None  # the ASGI extension
         self.scheme = "http"
         if (secured := info("ssl_object")) is not None:
-            self.tls = tls.asgi_extension(secured, self.lane.certificate)
+            self.tls = tls.asgi_extension(secured)
             self.scheme = "https"
             if tls.has_agreed_on_http2(secured):
                 self._hand_over(b"")

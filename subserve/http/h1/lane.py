@@ -7,7 +7,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
-from subserve import tls
 from subserve.http.access import AccessLog
 from subserve.http.exchange import PROXIED
 from subserve.http.forwarded import Addresses, Forwarding
@@ -105,7 +104,6 @@ class Lane:
         self.header_timeout = config.header_timeout
         self.body_timeout = config.body_timeout
         self.write_timeout = config.write_timeout
-        self.certificate = tls.certificate_text(config) if config.certfile else None
         self.linger_timeout = LINGER_TIMEOUT
         self._idle_grace = LAST_REQUEST_GRACE
         self._elsewhere = elsewhere

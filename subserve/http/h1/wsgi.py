@@ -35,6 +35,7 @@ from subserve.http.wsgi.messages import Message
 from subserve.http.wsgi.pool import Pool
 from subserve.http.wsgi.response import MAX_DETACHED_BYTES, Response
 from subserve.scoreboard import Counter
+from subserve.tls import wsgi_variables
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -348,6 +349,8 @@ class WsgiRequest:
                 self._version,
                 multiprocess=self._service.multiprocess,
             )
+            if connection.tls is not None:
+                base |= wsgi_variables(connection.tls)
         environ = base.copy()
         target = self._raw_path.decode("ascii")
         path = target

@@ -17,8 +17,8 @@ Issues").  Always there:
 ``wsgi.*``           PEP 3333's, and ``wsgi.file_wrapper`` and ``wsgi.input_terminated``
 ===================  ==============================================================================
 
-``REMOTE_PORT``, ``HTTPS`` (``on``), ``CONTENT_TYPE``, ``CONTENT_LENGTH`` and ``HTTP_*`` are there
-when they have a value.
+``REMOTE_PORT``, ``HTTPS`` (``on``), ``SSL_*`` (see `subserve.tls.wsgi_variables`),
+``CONTENT_TYPE``, ``CONTENT_LENGTH`` and ``HTTP_*`` are there when they have a value.
 """
 
 import sys
@@ -28,6 +28,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from subserve import __version__
 from subserve.http.wsgi.files import FileWrapper
+from subserve.tls import wsgi_variables
 
 if TYPE_CHECKING:
     from wsgiref.types import InputStream, WSGIEnvironment
@@ -64,6 +65,8 @@ def build_environ(
         scope.get("http_version", "1.1"),
         multiprocess=multiprocess,
     )
+    if (secured := scope.get("extensions", {}).get("tls")) is not None:
+        environ |= wsgi_variables(secured)
     root_path = scope.get("root_path", "")
     query = scope.get("query_string", b"").decode("latin-1")
     headers = list(scope["headers"])
