@@ -310,6 +310,15 @@ class Config:
         parse=or_off(parse_duration),
         metavar="TIME|off",
     )
+    request_timeout: float = _option(
+        0.0,
+        "Time that the app may take for a request before it is interrupted and the client answered "
+        "504, or off; not for WebSockets and ASGI event streams.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME|off",
+        default_text="off",
+    )
     max_worker_lifetime: float = _option(
         0.0,
         "Time after which a worker is replaced by a new one, or off.",

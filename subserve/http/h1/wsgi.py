@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from urllib.parse import unquote_to_bytes
@@ -29,6 +30,7 @@ from subserve.http.wsgi.errors import ClientDisconnected, is_disconnect
 from subserve.http.wsgi.messages import Message
 from subserve.http.wsgi.pool import Pool
 from subserve.http.wsgi.response import MAX_DETACHED_BYTES, Response
+from subserve.http.wsgi.timeout import Watch, Watched
 from subserve.scoreboard import Counter
 
 if TYPE_CHECKING:
@@ -54,10 +56,17 @@ class WsgiService:
     """What the requests of a worker share: the app, its threads, its counters."""
 
     def __init__(
-        self, app: WSGIApplication, pool: Pool, *, multiprocess: bool, max_queue: int
+        self,
+        app: WSGIApplication,
+        pool: Pool,
+        *,
+        multiprocess: bool,
+        max_queue: int,
+        watch: Watch | None = None,
     ) -> None:
         self.app = app
         self.pool = pool
+        self.watch = watch
         self.multiprocess = multiprocess
         self.max_queue = max_queue
         self.warned_at = float("-inf")
@@ -105,6 +114,7 @@ class WsgiRequest:
         "_started",
         "_started_at",
         "_version",
+        "_watched",
         "_wishes",
     )
 
@@ -140,6 +150,7 @@ class WsgiRequest:
         self._direct = False
         self._cut_off = False
         self._lock = threading.Lock()
+        self._watched: Watched | None = None  # with --request-timeout
 
     # ---- the loop's thread
 
@@ -202,6 +213,20 @@ class WsgiRequest:
         with self._lock:
             self._direct = False
 
+    def _time_out(self) -> None:
+        """Answer 504, or cut short what has begun; the thread does not write any more."""
+        connection = self._connection
+        if connection.request is not self or connection.gone:
+            return
+        framing = self._framing
+        if framing.begun:
+            self._log(framing.head.status, framing.size, framing.head.lines)
+            connection.break_off(reset=not framing.self_delimiting)
+            return
+        self._log(504, 0, b"")
+        connection.write(error_response(504, connection.lane.date))
+        connection.response_ended(keep_alive=False)
+
     def drain(self) -> None:
         """Nothing to do: the thread looks whether the worker drains when it is done."""
 
@@ -235,19 +260,36 @@ class WsgiRequest:
     def _serve(self) -> None:
         if self._connection.lost:
             return  # its client has given up while it waited
-        response = Response(self._method, self._transmit)
+        watch = self._service.watch
         try:
-            rest = self._call_app(response)
+            if watch is None:
+                rest = self._call_app(Response(self._method, self._transmit))
+            else:
+                rest = self._call_app_watched(watch)
             if rest:
                 self._transmit(rest, last=True)
         except BaseException as error:
             # BaseException: sys.exit() in a handler must not end the thread.
+            if self._timed_out:
+                log.debug("%s has ended after its time-out: %r", self._path, error)
+                return
             if is_disconnect(error):
                 self._cut_off = True
                 log.debug("%s: the client has gone", self._path)
                 return
             log.exception("%s %s failed: %s", self._method, self._path, type(error).__name__)
             self._answer_500()
+
+    @property
+    def _timed_out(self) -> bool:
+        """Whether the connection is in the loop's hands."""
+        return self._watched is not None and self._watched.timed_out
+
+    def _call_app_watched(self, watch: Watch) -> list[Message]:
+        answer = partial(self._connection.lane.loop.call_soon_threadsafe, self._time_out)
+        watched = self._watched = watch.request(f"{self._method} {self._path}", answer)
+        rest = watched.run(self._call_app, Response(self._method, watched.guard(self._transmit)))
+        return [] if watched.timed_out else rest
 
     def _call_app(self, response: Response) -> list[Message]:
         """Run the app from call to close; return the messages that are still to be sent."""
@@ -400,6 +442,8 @@ class WsgiRequest:
 
     def _report(self) -> None:
         """Leave word how it ended; wake the loop only where it has something to do now."""
+        if self._timed_out:
+            return
         connection = self._connection
         framing = self._framing
         if framing.begun and connection.lane.access is not None:
