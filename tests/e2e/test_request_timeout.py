@@ -106,7 +106,7 @@ def test_a_response_that_only_its_end_delimits(wsgi: Server) -> None:
 def test_requests_that_end_when_their_time_is_over(wsgi: Server) -> None:
     """Each is answered 200 or 504, and none is hit by the time-out of the one before."""
     statuses: dict[int, int] = {}
-    over = time.monotonic() + 4.0
+    over = time.monotonic() + 2.5
 
     def ask(seed: int) -> None:
         number = seed
@@ -126,7 +126,7 @@ def test_requests_that_end_when_their_time_is_over(wsgi: Server) -> None:
     for client in clients:
         client.join()
     assert statuses.keys() <= {200, 504}
-    assert sum(statuses.values()) >= 8
+    assert sum(statuses.values()) >= 4
     assert " failed" not in wsgi.log
     assert "Traceback" not in wsgi.log
 

@@ -203,7 +203,7 @@ def test_nothing_is_raised_outside_of_a_request(server_calls: int) -> None:
     watch = Watch(0.0005)
     outcomes = {"in time": 0, "timed out": 0}
     problems: list[str] = []
-    end = time.monotonic() + 2.0
+    end = time.monotonic() + 1.0
 
     def request_on(number: int) -> None:
         part = 0.0
@@ -253,5 +253,5 @@ def test_nothing_is_raised_outside_of_a_request(server_calls: int) -> None:
     finally:
         logging.getLogger("subserve.app").disabled = False
     assert problems == []
-    assert min(outcomes.values()) > 50, outcomes
+    assert min(outcomes.values()) > 20, outcomes
     assert watch.running == set()
