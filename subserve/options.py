@@ -551,6 +551,12 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def off_flag_of(name: str) -> str:
+    """Return how the command line turns a switch off: ``--no-factory``, ``--supervisor``."""
+    plain = name.removeprefix("no_")
+    return flag_of(plain if plain != name else f"no_{name}")
+
+
 def variable_of(name: str) -> str:
     """Return the environment variable of a field: ``SUBSERVE_GRACEFUL_TIMEOUT``."""
     return "SUBSERVE_" + name.upper()
