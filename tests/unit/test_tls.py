@@ -452,7 +452,7 @@ def test_without_a_client_certificate(
     numbers = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
     assert told["tls_version"] == numbers[ours.version() or ""]
     assert told["cipher_suite"] in {0x1301, 0x1302, 0x1303, *range(0xC02B, 0xC031), 0xCCA9}
-    assert (told["client_cert_chain"], told["client_cert_name"]) == ([], None)
+    assert (told["client_cert_chain"], told["client_cert_name"]) == ((), None)
     assert told["client_cert_error"] is None
     assert wsgi_variables(told) == {
         "SSL_CLIENT_VERIFY": "NONE",
@@ -474,7 +474,7 @@ def test_with_a_client_certificate(
     ours, theirs = connect(server, client)
     own, above = mine.cert_chain_pems[0].bytes().decode(), files.authority.cert_pem.bytes().decode()
     told = asgi_extension(ours)
-    assert told["client_cert_chain"] == [own, above]
+    assert told["client_cert_chain"] == (own, above)
     assert told["client_cert_name"].startswith('CN=Kim\\, \\"K\\" #1,OU=Testing cert')
     assert wsgi_variables(told) == {
         "SSL_PROTOCOL": ours.version(),
@@ -486,7 +486,7 @@ def test_with_a_client_certificate(
     again, resumed = connect(server, client, session=theirs.session)
     assert resumed.session_reused
     told = asgi_extension(again)
-    assert told["client_cert_chain"] == [own]
+    assert told["client_cert_chain"] == (own,)
     assert told["client_cert_name"].startswith("CN=Kim")
 
 
