@@ -5,6 +5,7 @@ Over threads, workers and HTTP/2 it is `tests/e2e/test_isolation.py` that tries.
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, copy_context
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from subserve.http.access import AccessLog
 from subserve.http.h1.connection import State
 from tests.unit.h1_harness import Bench, Client, Outcome, echo
 
@@ -76,6 +78,30 @@ def test_nothing_in_a_scope_is_that_of_another_request(
     assert outcome.statuses == [200] * 7
     assert seen == [seen[0]] * 7
     assert seen[0]["headers"] == [[b"host", b"a"], [b"te", b"trailers"]]
+
+
+@pytest.mark.parametrize("then", ["raises", "returns", "answers", "hints"])
+def test_an_app_that_empties_its_scope_is_answered_all_the_same(bench: Bench, then: str) -> None:
+    """Regression: the server looked into it to log the failure, and no response ever came."""
+    log = logging.getLogger("test.access")
+    access = AccessLog(log, "%(m)s %(U)s %(s)s")
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        spoil(scope)
+        if then == "raises":
+            raise KeyError("mine")
+        if then == "hints":
+            await send({"type": "http.response.early_hint", "links": [b"</a>"]})
+        if then != "returns":
+            await echo(scope, receive, send)
+
+    async def script(client: Client) -> Outcome:
+        client.lane.access = access
+        await client.send(GET * 2, GET)
+        return await client.end()
+
+    status = 500 if then in {"raises", "returns"} else 200
+    assert bench.run(script, app=app).statuses == [status] * 3
 
 
 def test_context_variables_begin_anew(bench: Bench) -> None:
