@@ -12,10 +12,11 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from subserve.binds import parse_bind
+from subserve.trust import parse_networks
 
 type Parser = Callable[[str], Any]
 
-GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "logs", "run")
+GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "proxy", "logs", "run")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -99,6 +100,25 @@ def parse_root_path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable() or "?" in text or "#" in text:
         raise ValueError("expected a URL path such as /api")
     return text.rstrip("/")
+
+
+FORWARDING_HEADERS = (
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "forwarded",
+)
+"""What proxies tell us of their clients in, and is read."""
+
+
+def parse_forwarding_headers(text: str) -> str:
+    """Read names of `FORWARDING_HEADERS`, separated by commas, in any case."""
+    names = [name.strip().lower() for name in text.split(",")]
+    if not set(names) <= set(FORWARDING_HEADERS):
+        raise ValueError(f"expected some of {', '.join(FORWARDING_HEADERS)}")
+    return ",".join(names)
 
 
 def parse_umask(text: str) -> str:
@@ -367,6 +387,15 @@ class Config:
         metavar="SIZE|off",
         default_text="off",
     )
+    max_connections: int = _option(
+        0,
+        "Most connections that a worker has open at a time, or off; beyond that none is accepted, "
+        "and the kernel queues.",
+        group="limits",
+        parse=or_off(parse_count),
+        metavar="N|off",
+        default_text="off",
+    )
     max_queue: int = _option(
         1000,
         "Requests for a WSGI app that may wait for a thread, per worker; more are answered 503.",
@@ -434,6 +463,33 @@ class Config:
         "Whether clients must show a certificate; needs --ca-certs.",
         group="TLS",
         choices=("none", "optional", "required"),
+    )
+
+    forwarded_allow_ips: tuple[str, ...] = _option(
+        ("127.0.0.0/8", "::1", "unix"),
+        "Proxies whose Forwarded and X-Forwarded-* headers are believed: networks, addresses, unix "
+        "for unix sockets, * for all. Repeatable, or with commas.",
+        group="proxy",
+        parse=parse_networks,
+        metavar="NETWORK",
+        repeatable=True,
+    )
+    forwarded_headers: tuple[str, ...] = _option(
+        FORWARDING_HEADERS,
+        "Headers that these proxies write; others of that kind are a client's, and are dropped. "
+        "Repeatable, or with commas.",
+        group="proxy",
+        parse=parse_forwarding_headers,
+        metavar="NAME",
+        repeatable=True,
+    )
+    proxy_protocol: bool = _option(
+        False,
+        "Each connection begins with a PROXY protocol header, version 1 or 2, from a peer in "
+        "--forwarded-allow-ips.",
+        group="proxy",
+        parse=parse_flag,
+        metavar="",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _option(

@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import math
+import os
 import socket
 import time
 from collections import deque
@@ -23,9 +25,26 @@ LAST_TURNS = 32
 PAUSE_SECONDS = 0.1
 """How long to let the kernel queue when there is nothing to accept with.  Not measured."""
 
+FULL_PAUSE_SECONDS = 0.01
+"""The same when all workers have as many connections as they may: the next one may end any time.
+A hundred looks a second take some 0.5 % of a core."""
+
+COMPLAINT_INTERVAL = 5.0
+"""Seconds between two warnings of the same reason to pause."""
+
 _NOBODY = (
     "no worker takes a connection in: none is ready, or all have too many new ones waiting; "
     "the kernel queues meanwhile"
+)
+
+_FULL = (
+    "all workers have as many connections as --max-connections lets them; "
+    "the kernel queues meanwhile"
+)
+
+_SCARCE = (
+    "the file descriptors that are left are kept for the app; the kernel queues meanwhile; "
+    "raise ulimit -n, or limit --max-connections"
 )
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -53,21 +72,33 @@ class Acceptor:
     """Turns readable listeners into connections of workers.  Lives in the main thread.
 
     `workers` may change while it runs.  As long as none of them takes connections in, the kernel
-    queues.
+    queues; the same while each has `max_connections`.
     """
 
-    def __init__(self, listeners: Sequence[Listener], workers: Sequence[WorkerHandle]) -> None:
+    def __init__(
+        self,
+        listeners: Sequence[Listener],
+        workers: Sequence[WorkerHandle],
+        max_connections: float = math.inf,
+    ) -> None:
         self._listeners = listeners
         self._workers = workers
+        self._max_connections = max_connections
+        self._descriptors: float = math.inf
         self._turn = 0
         self._resume_at: float | None = None
         self._undelivered: deque[socket.socket] = deque()
         self._selector: BaseSelector | None = None
-        self._complaint = ""
+        self._obstacle = _NOBODY
+        self._complaints: dict[str, float] = {}
 
-    def start(self, selector: BaseSelector) -> None:
-        """Begin to accept, woken by `selector`, whose keys carry `accept_from` as data."""
+    def start(self, selector: BaseSelector, descriptors: float = math.inf) -> None:
+        """Begin to accept, woken by `selector`, whose keys carry `accept_from` as data.
+
+        File descriptors from the number `descriptors` on are not for connections.
+        """
         self._selector = selector
+        self._descriptors = descriptors
         self._listen()
 
     def stop(self) -> None:
@@ -75,6 +106,8 @@ class Acceptor:
         if self._resume_at is None:
             self._ignore()
         self._resume_at = self._selector = None
+        self._max_connections = self._descriptors = math.inf
+        self._deliver()  # one more is better than one that is cut off
         while self._undelivered:
             self._undelivered.popleft().close()
         for listener in self._listeners:
@@ -88,7 +121,7 @@ class Acceptor:
     def resume(self) -> None:
         """End a pause, unless there are connections that still find no worker."""
         if not self._deliver():
-            self._resume_at = time.monotonic() + PAUSE_SECONDS
+            self._resume_at = time.monotonic() + self._pause_seconds
             return
         self._resume_at = None
         self._listen()
@@ -100,7 +133,7 @@ class Acceptor:
             while self._undelivered:
                 self._undelivered.popleft().close()
         elif self._resume_at is None and not self._deliver():
-            self._pause(_NOBODY)
+            self._pause(self._obstacle)
 
     def accept_from(self, listener: Listener) -> None:
         """Accept what waits, at most `ACCEPTS_PER_TURN`."""
@@ -115,11 +148,12 @@ class Acceptor:
                 if error.errno in _OF_ONE_CONNECTION:
                     continue
                 advice = "; raise ulimit -n" if error.errno in _OUT_OF_RESOURCES else ""
+                self._obstacle = ""
                 self._pause(f"cannot accept from {listener.url}: {error.strerror}{advice}")
                 return
             if not self._dispatch(connection):
                 self._undelivered.append(connection)
-                self._pause(_NOBODY)
+                self._pause(self._obstacle)
                 return
 
     def accept_rest(self) -> None:
@@ -139,14 +173,33 @@ class Acceptor:
         return True
 
     def _dispatch(self, connection: socket.socket) -> bool:
+        """Hand a connection over; where that cannot be, return False and note the obstacle."""
         loads = [worker.load for worker in self._workers]
+        self._obstacle = _NOBODY
+        if connection.fileno() >= self._descriptors and self._is_short(connection, loads):
+            self._obstacle = _SCARCE
+            return False
+        if self._max_connections < math.inf:
+            for full, load in enumerate(loads):
+                if load is not None and load[0] >= self._max_connections:
+                    loads[full], self._obstacle = None, _FULL
         while (place := least_loaded(loads, self._turn)) is not None:
             if self._workers[place].hand_over(connection):
                 self._turn = (place + 1) % len(loads)
-                self._complaint = ""
                 return True
             loads[place] = None
         return False
+
+    def _is_short(self, connection: socket.socket, loads: Iterable[tuple[int, int] | None]) -> bool:
+        """Tell whether no descriptor is left that is for a connection, but others that will end."""
+        if not any(load is not None and load[0] for load in loads):
+            return False  # all are the app's, and nothing would ever change
+        try:
+            number = os.dup(connection.fileno())
+        except OSError:
+            return True
+        os.close(number)
+        return number >= self._descriptors
 
     def _listen(self) -> None:
         assert self._selector is not None
@@ -158,9 +211,14 @@ class Acceptor:
             for listener in self._listeners:
                 self._selector.unregister(listener.sock)
 
+    @property
+    def _pause_seconds(self) -> float:
+        return FULL_PAUSE_SECONDS if self._obstacle is _FULL else PAUSE_SECONDS
+
     def _pause(self, reason: str) -> None:
-        if reason != self._complaint:  # once, not at each attempt
+        now = time.monotonic()
+        if now - self._complaints.get(reason, -math.inf) >= COMPLAINT_INTERVAL:
             log.warning("%s", reason)
-        self._complaint = reason
+            self._complaints[reason] = now
         self._ignore()
-        self._resume_at = time.monotonic() + PAUSE_SECONDS
+        self._resume_at = now + self._pause_seconds

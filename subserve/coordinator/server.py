@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 
-from subserve import certificates, messages, scratch, signals, tls
+from subserve import certificates, descriptors, messages, scratch, signals, tls
 from subserve import log as subserve_log
 from subserve.channel import Channel
 from subserve.coordinator.acceptor import Acceptor
@@ -153,7 +153,8 @@ class Coordinator:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._crew = Crew(config, scratch, self._post)
-        self._acceptor = Acceptor(listeners, self._crew.members)
+        self._acceptor = Acceptor(listeners, self._crew.members, config.max_connections or math.inf)
+        self._max_descriptors = descriptors.raise_limit()
         self._phase = Phase.STARTING
         self._stop_by = math.inf
         self._interface = ""
@@ -178,6 +179,7 @@ class Coordinator:
         """
         if self._config.max_rss and self._supervisor is None:
             log.warning("--max-rss needs the supervisor; without it, it will only be reported")
+        self._check_descriptors()
         wanted = signals.FOR_THE_FLEET | signals.FROM_TERMINAL
         with signals.delivered_to(self._wake_in, wanted, ignored_after=True):
             self._selector.register(self._wake_out, EVENT_READ, (self._woken, None))
@@ -193,6 +195,17 @@ class Coordinator:
             quiet = self._join()
         self._crew.close()
         return self._exit_code, quiet
+
+    def _check_descriptors(self) -> None:
+        limit = self._max_descriptors
+        most = self._config.max_connections * self._config.workers
+        if most > limit - descriptors.kept_back(limit):
+            log.warning(
+                "--max-connections: %d connections in all will not be reached with %d file "
+                "descriptors; raise ulimit -n (systemd: LimitNOFILE=)",
+                most,
+                limit,
+            )
 
     def _join(self) -> bool:
         # Those that have ended are at their last instruction; the others are not waited for.
@@ -295,7 +308,7 @@ class Coordinator:
 
     def _serve(self) -> None:
         self._phase = enter(self._phase, Phase.SERVING)
-        self._acceptor.start(self._selector)
+        self._acceptor.start(self._selector, descriptors.ceiling(self._max_descriptors))
         if self._supervisor is not None:
             self._supervisor.send(Serving(self._interface))
             return

@@ -9,9 +9,11 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote
 
+from subserve.http.forwarded import Addresses, Forwarding, is_about_forwarding
 from subserve.scoreboard import Counter, Row
 
 log = logging.getLogger("subserve.app")
@@ -29,6 +31,10 @@ _RESTART_DISCONNECT = {"type": "websocket.disconnect", "code": SERVICE_RESTART, 
 
 CLOSE_HANDSHAKE_TIMEOUT = 1.0
 """Seconds that a WebSocket client is given to answer our close frame.  Not measured."""
+
+PROXIED: ContextVar[Addresses | None] = ContextVar("PROXIED", default=None)
+"""The ends of the connection that is served in this context where a proxy has told them; a lane
+that is not HTTP/1.1's knows the proxy's only."""
 
 _INTERNAL_SERVER_ERROR = b"Internal Server Error\n"
 
@@ -48,8 +54,11 @@ class ClientGone(OSError):
 class Exchanges:
     """Wraps an ASGI app into one that a lane can call without fear.  Lives in the loop's thread."""
 
-    def __init__(self, app: App, row: Row, root_path: str) -> None:
+    def __init__(
+        self, app: App, row: Row, root_path: str, forwarding: Forwarding | None = None
+    ) -> None:
         self._app = app
+        self._forwarding = forwarding
         self._row = row
         self._root_path = root_path
         self._drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -62,8 +71,12 @@ class Exchanges:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one request or WebSocket; raises nothing but cancellation."""
         self._row.add(Counter.REQUESTS_STARTED)
-        if self._root_path:
-            mount(scope, self._root_path)
+        root_path = self._root_path
+        if self._forwarding is not None:
+            told = hear_proxies(scope, self._forwarding)
+            root_path = root_path if told is None else told
+        if root_path:
+            mount(scope, root_path)
         kind = _WebSocket if scope["type"] == "websocket" else _Request
         exchange = kind(scope, receive, send, self._drained)
         task = asyncio.current_task()
@@ -124,6 +137,23 @@ def _checked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
             # Its value may be a secret, such as a cookie.
             raise ValueError(f"the app sent a header that is not valid: {name!r}")
     return pairs
+
+
+def hear_proxies(scope: Scope, forwarding: Forwarding) -> str | None:
+    """Change `scope` to what the proxies in front of us say; return the prefix they name, if any.
+
+    The HTTP/1.1 lane does the same by itself.
+    """
+    client, server = PROXIED.get() or (scope["client"], scope["server"])
+    if client is not None and client[1] is None:
+        client = None  # a unix socket, as Hypercorn tells it
+    scope["client"], scope["server"] = client, server
+    if not any(is_about_forwarding(name) for name, _ in scope["headers"]):
+        return None
+    told = forwarding.read(list(scope["headers"]), client, scope["scheme"], server)
+    scope["client"], scope["scheme"], scope["server"] = told.client, told.scheme, told.server
+    scope["headers"] = told.headers
+    return told.root_path
 
 
 def mount(scope: Scope, root_path: str) -> None:

@@ -5,6 +5,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from subserve.http.exchange import App, Exchanges
+from subserve.http.forwarded import Forwarding
 from subserve.options import Config
 from subserve.scoreboard import Row
 
@@ -23,7 +24,7 @@ class OtherProtocols:
         access: logging.Logger | None,
         row: Row,
     ) -> None:
-        self._exchanges = Exchanges(app, row, config.root_path)
+        self._exchanges = Exchanges(app, row, config.root_path, Forwarding.of(config))
         self._config = config
         self._state = state
         self._access = access

@@ -4,10 +4,14 @@ import asyncio
 import logging
 import socket
 import ssl
+from functools import partial
 
 from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
+from subserve.worker.loops import AsyncioLoop
+from subserve.worker.proxied import ProxyProtocol
+from subserve.worker.transport import SocketTransport
 
 log = logging.getLogger("subserve.worker")
 
@@ -24,7 +28,12 @@ class Connections:
     """All connections of one worker.  Lives in the loop's thread."""
 
     def __init__(
-        self, source: socket.socket, lane: Lane, row: Row, context: ssl.SSLContext | None
+        self,
+        source: socket.socket,
+        lane: Lane,
+        row: Row,
+        context: ssl.SSLContext | None,
+        proxy_protocol: ProxyProtocol | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._source = source
@@ -32,6 +41,7 @@ class Connections:
         self._lane = lane
         self._row = row
         self._context = context
+        self._proxy_protocol = proxy_protocol
         self._rest = b""
         self._all_arrived: asyncio.Future[None] = self._loop.create_future()
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -73,9 +83,17 @@ class Connections:
     def _take_over(self, fd: int, family: int) -> None:
         sock = socket.socket(family, fileno=fd)
         sock.setblocking(False)
-        if self._context is None and isinstance(self._loop, asyncio.SelectorEventLoop):
-            # What `connect_accepted_socket` does, less the task and the future it takes for it.
-            self._loop._make_socket_transport(sock, self._lane.connection())  # type: ignore[attr-defined]
+        plain = self._context is None and self._proxy_protocol is None
+        if plain and isinstance(self._loop, AsyncioLoop):
+            lane = self._lane
+            SocketTransport(
+                self._loop,
+                self._loop.poller,
+                sock,
+                lane.connection(),
+                lane.receive_now,
+                lane.send_now,
+            )
             return
         task = asyncio.Task(self._connect(sock), loop=self._loop, eager_start=True)
         if not task.done():
@@ -85,8 +103,11 @@ class Connections:
     async def _connect(self, sock: socket.socket) -> None:
         timeout = self._lane.header_timeout if self._context is not None else None
         try:
+            make = self._lane.connection
+            if self._proxy_protocol is not None:
+                make = partial(make, await self._proxy_protocol.read(sock))
             await self._loop.connect_accepted_socket(
-                self._lane.connection, sock, ssl=self._context, ssl_handshake_timeout=timeout
+                make, sock, ssl=self._context, ssl_handshake_timeout=timeout
             )
         except (OSError, EOFError, asyncio.CancelledError) as error:  # ssl.SSLError is an OSError
             log.debug("handshake failed: %s", error)

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class Server:
     """A running `subserve` process.  Its standard error is read as it comes, into `log`.
 
     `stdout` is a file for its standard output, or a descriptor that it takes over; `pass_fds` are
-    open in it.
+    open in it; `max_descriptors` is how many it may have open.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Server:
         env: dict[str, str],
         stdout: Path | int | None = None,
         pass_fds: tuple[int, ...] = (),
+        max_descriptors: int | None = None,
     ) -> None:
         with open(os.devnull if stdout is None else stdout, "wb") as output:
             self.process = subprocess.Popen(
@@ -46,6 +49,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.PIPE,
                 pass_fds=pass_fds,
+                preexec_fn=None if max_descriptors is None else partial(_limit, max_descriptors),  # noqa: PLW1509
                 text=True,
                 errors="replace",
             )
@@ -166,6 +170,10 @@ def _parents() -> Iterator[tuple[int, int]]:
             state, parent, *_ = stat.read_text().rpartition(")")[2].split()
             if state != "Z":
                 yield int(stat.parent.name), int(parent)
+
+
+def _limit(descriptors: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 
 type Serve = Callable[..., Server]

@@ -83,6 +83,41 @@ def test_as_many_requests_at_once_as_threads(server: Server) -> None:
         assert {wire.answer().body for wire in wires} == {b"through"}
 
 
+def warm_up(wire: Wire) -> bool:
+    """Make requests until the loop's thread serves them; return False if it never does."""
+    for _ in range(1000):
+        environ = json.loads(wire.get("/shop/environ").answer().body)
+        if not environ["thread"].startswith("wsgi"):
+            return True
+    return False
+
+
+def test_quick_requests_are_served_by_the_loops_thread(server: Server, wire: Wire) -> None:
+    """Not with uvloop, whose loop no other thread could go on with."""
+    assert warm_up(wire) == (", uvloop" not in server.log)
+
+
+def test_one_that_blocks_the_loops_thread_holds_up_nobody(serve: Serve) -> None:
+    """Another thread stands in for it, and it counts as one of the app's."""
+    server = serve("wsgi:app", *("--workers", "1", "--threads", "3", "--root-path", "/shop"))
+    with Wire.connect(server.address) as wire, gate() as held, ExitStack() as stack:
+        assert warm_up(wire)
+        wires = [stack.enter_context(Wire.connect(server.address)) for _ in range(5)]
+        wires[0].get(f"/shop/gate/{held.port}")
+        held.wait()
+        environ = json.loads(wire.get("/shop/environ").answer().body)
+        assert environ["thread"].startswith("wsgi")
+        for blocked in wires[1:]:
+            blocked.get(f"/shop/gate/{held.port}")
+        held.wait(2)
+        assert held.nobody_waits(), "more than --threads at once"
+        held.open()
+        held.wait(2)
+        held.open()
+        assert {blocked.answer().body for blocked in wires} == {b"through"}
+        assert wire.get("/shop/").answer().body == b"hello"
+
+
 def test_idle_connections_take_no_threads(server: Server) -> None:
     with ExitStack() as stack:
         for _ in range(5 * THREADS):

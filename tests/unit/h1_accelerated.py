@@ -22,7 +22,17 @@ send_now = _accelerator.send_now
 whole_response = _accelerator.whole_response
 
 NAMES = st.sampled_from(
-    [b"X", b"Accept", b"Sec-Fetch-Mode", b"x-y-z", b"Cookie", b"Te", b"Upgrade"]
+    [
+        b"X",
+        b"Accept",
+        b"Sec-Fetch-Mode",
+        b"x-y-z",
+        b"Cookie",
+        b"Te",
+        b"Upgrade",
+        b"Forwarded",
+        b"X-Forwarded-For",
+    ]
 )
 NAMES |= st.text("abcXYZ-_.019~", min_size=1, max_size=70).map(str.encode)
 VALUES = st.binary(max_size=30) | st.text(" \tabc,;=/\x80\xff", max_size=40).map(

@@ -1,6 +1,7 @@
 """From listeners to workers: real sockets, workers that are none."""
 
 import errno
+import math
 import os
 import selectors
 import socket
@@ -63,12 +64,14 @@ class Rig:
         self.selector = stack.enter_context(selectors.DefaultSelector())
         self.acceptor: Acceptor | None = None
 
-    def start(self, *workers: Worker) -> Acceptor:
-        self.acceptor = Acceptor(self.listeners, workers)  # type: ignore[arg-type]
-        self.acceptor.start(self.selector)
-        self.stack.callback(self.acceptor.stop)
+    def start(
+        self, *workers: Worker, max_connections: float = math.inf, descriptors: float = math.inf
+    ) -> Acceptor:
+        self.acceptor = Acceptor(self.listeners, workers, max_connections)  # type: ignore[arg-type]
+        self.acceptor.start(self.selector, descriptors)
         for worker in workers:
             self.stack.callback(lambda w=worker: [sock.close() for sock in w.given])
+        self.stack.callback(self.acceptor.stop)
         return self.acceptor
 
     def connect(self, count: int = 1, listener: int = 0) -> list[socket.socket]:
@@ -212,6 +215,96 @@ def test_an_error_of_one_connection_is_passed_by(rig: Rig, code: int) -> None:
     rig.turn()
     assert refusing.asked == ACCEPTS_PER_TURN
     assert acceptor.resume_at is None
+
+
+# ---- limits
+
+
+def test_no_more_than_max_connections(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    workers = [Worker(), Worker()]
+    acceptor = rig.start(*workers, max_connections=2)
+    clients = rig.connect(8)
+    rig.turn()
+    assert [len(worker.given) for worker in workers] == [2, 2]
+    assert acceptor.resume_at == rig.clock[0] + module.FULL_PAUSE_SECONDS
+    assert rig.turn(timeout=0) == 0
+    for _ in range(3):
+        acceptor.resume()
+        assert acceptor.resume_at is not None
+    workers[1].load = (1, 0)  # one has ended
+    acceptor.resume()
+    rig.turn()
+    assert [len(worker.given) for worker in workers] == [2, 3]
+    # All are served in the end, in the order in which they came.
+    for worker in workers:
+        worker.load = (0, 0)
+    while acceptor.resume_at is not None:
+        acceptor.resume()
+        rig.turn()
+        for worker in workers:
+            worker.load = (0, 0)
+    for worker in workers:
+        for server in worker.given:
+            server.sendall(b"!")
+    assert [client.recv(1) for client in clients] == [b"!"] * 8
+    assert len(caplog.records) == 1, "not at each attempt"
+
+
+def test_complaints_are_rate_limited(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    acceptor = rig.start(Worker((1, 0)), max_connections=1)
+    rig.connect()
+    rig.turn()
+    for _ in range(300):
+        rig.clock[0] += module.FULL_PAUSE_SECONDS
+        acceptor.resume()
+        rig.turn(timeout=0)
+    assert len(caplog.records) == 1
+    assert "--max-connections" in caplog.text
+
+
+def test_what_was_accepted_is_served_at_the_end(rig: Rig) -> None:
+    worker = Worker((1, 0))
+    acceptor = rig.start(worker, max_connections=1)
+    (client,) = rig.connect()
+    rig.turn()
+    assert not worker.given
+    acceptor.stop()
+    worker.given[0].sendall(b"!")
+    assert client.recv(1) == b"!"
+
+
+def test_descriptors_that_are_kept_for_the_app(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker()
+    first = os.dup(0)
+    os.close(first)
+    # The client's and the server's ends are descriptors of one process here.
+    acceptor = rig.start(worker, descriptors=first + 5)
+    clients = rig.connect(1)
+    rig.turn()
+    assert len(worker.given) == 1
+    clients += rig.connect(3)
+    rig.turn()
+    assert acceptor.resume_at is not None
+    assert "kept for the app" in caplog.text
+    had = len(worker.given)
+    acceptor.resume()
+    assert len(worker.given) == had
+    while worker.given:
+        worker.given.pop().close()
+    for client in clients[:2]:
+        client.close()
+    acceptor.resume()
+    assert acceptor.resume_at is None
+    assert worker.given
+
+
+def test_an_app_that_has_all_descriptors_is_served_all_the_same(rig: Rig) -> None:
+    """Where no connection is open, none will end: waiting would be for ever."""
+    worker = Worker()
+    rig.start(worker, descriptors=0)
+    rig.connect()
+    rig.turn()
+    assert len(worker.given) == 1
 
 
 # ---- stop

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subserve.http.forwarded import is_about_forwarding
 from subserve.http.h1.head import (
     Refused,
     check_version,
@@ -40,7 +41,8 @@ def head_in_python(data: bytes, max_bytes: int, max_count: int) -> object:
     assert not fields.trailers_accepted
     length = -1 if fields.length is None else fields.length
     headers = list(fields.headers)
-    return end, method, path, raw_path, query, headers, length, not fields.close
+    forwarded = any(is_about_forwarding(name) for name, _ in headers)
+    return end, method, path, raw_path, query, headers, length, not fields.close, forwarded
 
 
 def compare_heads(data: bytes, max_bytes: int = MAX_BYTES, max_count: int = MAX_COUNT) -> bool:
@@ -49,7 +51,7 @@ def compare_heads(data: bytes, max_bytes: int = MAX_BYTES, max_count: int = MAX_
     if found is None:
         return False
     assert found == head_in_python(data, max_bytes, max_count)
-    assert [type(part) for part in found] == [int, str, str, bytes, bytes, list, int, bool]
+    assert [type(part) for part in found] == [int, str, str, bytes, bytes, list, int, bool, bool]
     assert all(type(pair) is tuple for pair in found[5])
     return True
 
@@ -67,6 +69,10 @@ UNREMARKABLE = [
     b"GET / HTTP/1.1\r\nHost: a\r\n" + b"n" * 64 + b": long\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: " + b"a" * 255 + b"\r\nCookie: a=b\r\nCookie: c=d\r\n\r\n",
     b"GET /\"<>[]{}|\\^`' HTTP/1.1\r\nHost: a\r\nUpgrade-Insecure-Requests: 1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-FORWARDED-For: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=b\r\nX-Forwarded: c\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded: b\r\nForwardee: c\r\nY-Forwarded-For: d\r\n\r\n",
 ]
 
 

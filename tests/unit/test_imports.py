@@ -33,6 +33,7 @@ LAYER_0 = {
     "subserve.supervisor.lifecycle",
     "subserve.supervisor.plan",
     "subserve.supervisor.policy",
+    "subserve.trust",
 }
 """Values in, values out."""
 
@@ -40,6 +41,7 @@ LAYER_1 = {
     "subserve.app",
     "subserve.certificates",
     "subserve.channel",
+    "subserve.descriptors",
     "subserve.interpreter",
     "subserve.listener",
     "subserve.log",
@@ -220,6 +222,7 @@ def test_nothing_imports_in_a_ring() -> None:
         ("_ssl", {"subserve.certificates"}),
         ("mmap", {"subserve.scoreboard"} | under("subserve.extensions")),
         ("importlib", {"subserve.app"} | under("subserve.extensions")),
+        ("resource", {"subserve.descriptors"}),
         ("argparse", {"subserve.cli"}),
         ("tomllib", {"subserve.config"}),
         (

@@ -183,6 +183,7 @@ def test_every_option_has_a_group_and_help_and_a_letter_of_its_own() -> None:
 def test_only_flags_take_no_value() -> None:
     assert [name for name, (_, row) in rows().items() if not row.metavar] == [
         "factory",
+        "proxy_protocol",
         "no_supervisor",
         "reload",
     ]

@@ -89,8 +89,8 @@ class AsgiRequest:
             "state": state.copy(),
             "extensions": extensions,
         }
-        if lane.root_path:
-            mount(scope, lane.root_path)
+        if connection.root_path:
+            mount(scope, connection.root_path)
         if lane.access is not None:
             self._started_at = time.monotonic()
             self._logged = scope.copy()  # the app may do with its own what it likes

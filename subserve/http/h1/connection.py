@@ -16,11 +16,13 @@ import logging
 import os
 import socket
 import struct
+import threading
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, override
 
 from subserve import tls
+from subserve.http.forwarded import Addresses, Client, Headers, Server, is_about_forwarding
 from subserve.http.h1.chunked import ChunkedDecoder
 from subserve.http.h1.head import (
     HTTP2_PREFACE,
@@ -136,6 +138,7 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_flushed",
         "_in_turn",
+        "_own",
         "_reading_paused",
         "_searched",
         "_writable",
@@ -146,7 +149,9 @@ class Connection(asyncio.Protocol):
         "lane",
         "lost",
         "outcome",
+        "proxied",
         "request",
+        "root_path",
         "scheme",
         "served",
         "server",
@@ -154,14 +159,19 @@ class Connection(asyncio.Protocol):
         "state",
         "tls",
         "transport",
+        "write_lock",
         "write_since",
         "written",
     )
 
     transport: asyncio.Transport
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, proxied: Addresses | None = None) -> None:
         self.lane = lane
+        self.proxied = proxied
+        """The two ends of the connection where a proxy has told them (PROXY protocol)."""
+        self.root_path = lane.root_path
+        self._own: tuple[Client, str, Server] | None = None  # see `_hear_proxies`
         self.state = State.IDLE
         self.request: Request | None = None
         self.keep_alive = False
@@ -169,6 +179,8 @@ class Connection(asyncio.Protocol):
         self.outcome: Outcome | None = None
         """Written by a pool's thread when it is done with the request; see `settle`."""
         self.fd = -1  # the socket's, once a pool's thread has needed it
+        self.write_lock = threading.Lock()
+        """Held by a pool's thread while it writes, and by the loop before it closes the socket."""
         self.environ: dict[str, Any] | None = None  # what its WSGI requests have in common
         self.served = 0
         self.since = self.write_since = lane.now
@@ -192,9 +204,11 @@ class Connection(asyncio.Protocol):
         self.lane.opened(self)
         info = transport.get_extra_info
         peer, local = info("peername"), info("sockname")
-        self.client: tuple[str, int] | None = peer[:2] if isinstance(peer, tuple) else None
-        self.server: tuple[str, int | None] | None
+        self.client: Client = peer[:2] if isinstance(peer, tuple) else None
+        self.server: Server
         self.server = local[:2] if isinstance(local, tuple) else (local, None) if local else None
+        if self.proxied is not None:
+            self.client, self.server = self.proxied
         self.tls: dict[str, Any] | None = None  # the ASGI extension
         self.scheme = "http"
         if (secured := info("ssl_object")) is not None:
@@ -301,9 +315,11 @@ class Connection(asyncio.Protocol):
             found = lane.parse_head(data, lane.max_header_bytes, lane.max_header_count)
         if found is None:
             return self._take_any_request(data)
-        end, method, path, raw_path, query, headers, length, self.keep_alive = found
+        end, method, path, raw_path, query, headers, length, self.keep_alive, forwarded = found
         if length > lane.max_body_bytes:
             raise Refused(413, "a body that is too large")
+        if forwarded or self._own is not None:
+            headers = self._hear_proxies(headers)
         self._searched = 0
         self.request = lane.request(
             self, method, path, raw_path, query, "1.1", headers, length, _NO_WISHES
@@ -344,10 +360,25 @@ class Connection(asyncio.Protocol):
             trailers=fields.trailers_accepted and version == "1.1",
         )
         headers = list(fields.headers)
+        if self._own is not None or any(is_about_forwarding(name) for name, _ in headers):
+            headers = self._hear_proxies(headers)
         self.request = lane.request(
             self, method, path, raw_path, query, version, headers, length, wishes
         )
         return self._begin(data[end:], length, chunked=fields.chunked)
+
+    def _hear_proxies(self, headers: Headers) -> Headers:
+        """Take from `headers` who the client of this request is; return them as the app sees them.
+
+        The connection's own client is kept in `_own`: the next request may be that of another.
+        """
+        if self._own is None:
+            self._own = self.client, self.scheme, self.server
+        told = self.lane.forwarding.read(headers, *self._own)
+        self.client, self.scheme, self.server = told.client, told.scheme, told.server
+        self.root_path = self.lane.root_path if told.root_path is None else told.root_path
+        self.environ = None
+        return told.headers
 
     def _begin(self, rest: bytes, length: int, *, chunked: bool) -> bytes:
         """Serve the request whose head was read; return what comes behind it if it is over."""
@@ -425,7 +456,6 @@ class Connection(asyncio.Protocol):
             if self._body_left:
                 self._bound_unread(request.unread_bytes)
                 return
-            request.body_ended()
             data = data[len(piece) :]
         elif self._decoder is not None:
             pieces, data = self._decoder.feed(data)
@@ -440,7 +470,14 @@ class Connection(asyncio.Protocol):
                 self._bound_unread(request.unread_bytes)
                 return
             self._decoder = None
-            request.body_ended()
+        else:
+            self._keep(data)
+            return
+        self._keep(data)
+        request.body_ended()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what has come of the requests behind this one."""
         if data:
             self._buffer += data
             self._bound_unread(len(self._buffer))

@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from subserve.http.access import AccessLog
+from subserve.http.exchange import PROXIED
+from subserve.http.forwarded import Addresses, Forwarding
 from subserve.http.h1 import speed
 from subserve.http.h1.connection import Connection, Request, State, Wishes
 from subserve.http.h1.response import date_line
@@ -84,10 +86,17 @@ class Lane:
         self.date = date_line()
         """The Date header: as old as the last sweep, at most a second."""
         self.draining = False
-        self.parse_head, self.whole_response, self.send_now = speed.choose(config.http_parser)
+        functions = speed.choose(config.http_parser)
+        self.parse_head = functions.parse_head
+        self.whole_response = functions.whole_response
+        self.receive_now = functions.receive_now
+        self.send_now = functions.send_now
+        self.wsgi_head = functions.wsgi_head
+        self.add_headers = functions.add_headers
         self.access = access
         self.row = row
         self.root_path = config.root_path
+        self.forwarding = Forwarding.of(config)
         self.max_header_bytes = config.max_header_bytes
         self.max_header_count = config.max_header_count
         self.max_body_bytes = config.max_body_bytes or sys.maxsize
@@ -110,9 +119,12 @@ class Lane:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def connection(self) -> Connection:
-        """Return the protocol for a connection that was accepted."""
-        return Connection(self)
+    def connection(self, proxied: Addresses | None = None) -> Connection:
+        """Return the protocol for a connection that was accepted.
+
+        `proxied` are its client and our end where a proxy has told them (PROXY protocol).
+        """
+        return Connection(self, proxied)
 
     # ---- what connections tell
 
@@ -137,11 +149,15 @@ class Lane:
         if data:
             reader.feed_data(data)
         writer = asyncio.StreamWriter(transport, protocol, reader, self.loop)
-        self.run(self._serve_elsewhere(reader, writer))
+        self.run(self._serve_elsewhere(reader, writer, connection.proxied))
 
     async def _serve_elsewhere(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        proxied: Addresses | None,
     ) -> None:
+        PROXIED.set(proxied)
         try:
             await self._elsewhere.serve(reader, writer)
         except Exception:
@@ -166,9 +182,17 @@ class Lane:
 
     def _sweep(self) -> None:
         """Tell the time to all connections: one timer a worker, however many there are."""
-        self.now = now = self.loop.time()
+        last, self.now = self.now, self.loop.time()
+        now = self.now
         self.date = date_line()
         self._timer = self.loop.call_later(self._interval, self._sweep)
+        late = now - last - self._interval
+        if late > self._interval:
+            # We have not looked, or not run at all (a handler that blocks, SIGSTOP, a machine that
+            # slept): what clients have sent meanwhile waits to be read, and is not late.
+            for connection in self._connections:
+                connection.since += late
+                connection.write_since += late
         for connection in list(self._connections):
             connection.check_time(now)
 
