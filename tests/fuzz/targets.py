@@ -6,20 +6,24 @@ an input is cut, and whatever else is chosen at random, has to depend on nothing
 
 import asyncio
 import random
+import re
 import socket
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from subserve import channel, cli
 from subserve.config import Setting, resolve
 from subserve.errors import ChannelError, ConfigError
+from subserve.http.forwarded import Forwarding, is_about_forwarding
 from subserve.http.h1.chunked import ChunkedDecoder
 from subserve.http.h1.head import Refused
 from subserve.http.h1.response import ResponseHead
 from subserve.http.h1.speed import choose
+from subserve.http.proxy_protocol import SIGNATURE, NotProxied, parse_header
 from subserve.http.wsgi.errors import WsgiViolation
 from subserve.http.wsgi.head import parse_head
 from subserve.messages import Decoder, Message, Signal, encode
@@ -102,6 +106,58 @@ def _decode_chunks(parts: list[bytes]) -> object:
         assert len(found) <= 1
         body += b"".join(found)
     return body, rest, decoder.complete
+
+
+# ---- what proxies say
+
+
+def proxy_protocol(data: bytes) -> None:
+    """The header before all else: nothing is taken that is the client's, however it comes."""
+    try:
+        whole = parse_header(data)
+    except NotProxied:
+        whole = None
+        refused = True
+    else:
+        refused = False
+    for size in range(1, len(data)):
+        try:
+            found = parse_header(data[:size])
+        except NotProxied:
+            assert refused, size
+            return
+        if found is not None:
+            assert found == whole
+            assert found.size == size, "all before was not complete"
+            return
+    assert whole is None or whole.size == len(data)
+
+
+def forwarded(data: bytes) -> None:
+    """Headers, a line each: an address is one, and of nobody who is not trusted a word remains."""
+    data = data.translate(None, bytes({*range(0x20), 0x7F} - {*b"\n\t"}))  # as the lane refuses
+    lines = [line.partition(b":")[::2] for line in data.split(b"\n")]
+    headers = [(name.lower(), value.strip()) for name, value in lines]
+    for peer in ("127.0.0.1", "192.0.2.7"):
+        told = _FORWARDING.read(headers, (peer, 1), "http", ("192.0.2.1", 80))
+        if told.client is not None:
+            address, port = told.client
+            assert str(ip_address(address)) == address
+            assert 0 <= port <= 65535
+        assert told.scheme in {"http", "https"}
+        assert told.root_path is None or re.fullmatch(r"(/[^/\s]+)*", told.root_path)
+        for name, value in told.headers:
+            assert not {*name, *value} & {*b"\r\n\0"}
+        if peer == "192.0.2.7":
+            assert told.client == (peer, 1)
+            assert not any(map(is_about_forwarding, dict(told.headers)))
+
+
+_HEADERS = (
+    "forwarded",
+    *(f"x-forwarded-{name}" for name in ("for", "proto", "host", "port", "prefix")),
+)
+_FORWARDING = Forwarding.of(Config(forwarded_headers=_HEADERS))
 
 
 # ---- what apps answer
@@ -223,6 +279,20 @@ TARGETS = (
     Target("chunked", chunked, (b"0\r\n\r\n", b"1\r\nx\r\n", b";a=b", b';a="', b"A: b\r\n", b"\r")),
     Target(
         "response_heads", response_heads, (b"\x1e", b"\x1f", b"200 OK", b"content-length", b"date")
+    ),
+    Target(
+        "proxy_protocol",
+        proxy_protocol,
+        (b"PROXY TCP4 ", b"PROXY UNKNOWN", b"1.2.3.4 ", b"::1 ", SIGNATURE, b"\x21\x11\0\x0c"),
+    ),
+    Target(
+        "forwarded",
+        forwarded,
+        (
+            *(b"\nX-Forwarded-For: ", b"\nForwarded: for=", b"127.0.0.1", b'"[::1]:5"', b";proto="),
+            *(b"\nX-Forwarded-Proto: https", b"\nX-Forwarded-Host: a", b"\nX-Forwarded-Port: 1"),
+            *(b"\nX-Forwarded-Prefix: /a", b"unknown", b"_x", b";host=", b",", b'"', b"\\"),
+        ),
     ),
     Target(
         "options",
