@@ -329,7 +329,11 @@ class Connection(asyncio.Protocol):
         path, raw_path, query, authority = parse_target(method, target)
         check_version(fields, version)
         if self._is_for_another_lane(method, version, fields):
-            self._hand_over(data)
+            if fields.upgrade == b"websocket":
+                named = fields if authority in {None, fields.host} else fields.with_host(authority)
+                self._open_websocket(path, raw_path, query, list(named.headers), data[end:])
+            else:
+                self._hand_over(data)
             return b""
         # RFC 9112, section 9.3: close counts before keep-alive.
         self.keep_alive = not fields.close and (version == "1.1" or fields.keep_alive)
@@ -401,6 +405,21 @@ class Connection(asyncio.Protocol):
         self.state = State.HANDED_OVER
         self._buffer = b""
         self.lane.hand_over(self, data)
+
+    def _open_websocket(
+        self,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        rest: bytes,
+    ) -> None:
+        self._buffer = b""
+        if refusal := self.lane.open_websocket(self, path, raw_path, query, headers, rest):
+            self.write(refusal)
+            self.linger(unread=True)
+        else:
+            self.state = State.HANDED_OVER
 
     def _schedule_resume(self) -> None:
         # In a context of its own: the next request must not see the variables of this one.
