@@ -165,6 +165,7 @@ class Exchange:
                 self._send_data(message)
             elif kind == "websocket.close":
                 connection.close(message.get("code", Code.NORMAL), message.get("reason") or "")
+                connection.closed_by_app = True
                 return
             else:
                 raise RuntimeError(f"no message of an open WebSocket: {kind!r}")

@@ -70,12 +70,12 @@ class Handshake:
         versions: list[bytes] = []
         keys: list[bytes] = []
         protocols: list[bytes] = []
-        offers: list[bytes] = []
+        extensions: list[bytes] = []
         wanted = {
             b"sec-websocket-version": versions,
             b"sec-websocket-key": keys,
             b"sec-websocket-protocol": protocols,
-            b"sec-websocket-extensions": offers,
+            b"sec-websocket-extensions": extensions,
         }
         for name, value in headers:
             if name in wanted:
@@ -87,9 +87,10 @@ class Handshake:
         self._key = keys[0]
         self.subprotocols = _subprotocols(protocols)
         self.agreement: Agreement | None = None
+        offers = b", ".join(filter(None, extensions))
         if offers and settings is not None:
             try:
-                self.agreement = agree(b", ".join(offers), settings)
+                self.agreement = agree(offers, settings)
             except ValueError as error:
                 raise Rejected(BAD_REQUEST, str(error)) from None
 
