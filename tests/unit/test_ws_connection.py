@@ -436,6 +436,55 @@ def test_a_worker_that_has_no_time_left() -> None:
         assert isinstance(app.error, asyncio.CancelledError)
 
 
+def test_over_tls_it_closes_when_the_client_is_quiet() -> None:
+    """There is no half-closed connection; closing on what is unread would reset it."""
+
+    @scripted(App())
+    async def _(chat: Chat) -> None:
+        await chat.open()
+        chat.connection._is_tls = True
+        await chat.send(frame(3))
+        assert chat.taken()[0][0] == 0x88
+        for _ in range(3):
+            await chat.send(b"more")
+            chat.wait(0.2)
+            assert not ended(chat)
+        chat.wait(0.4)
+        assert chat.transport.is_closing()
+
+
+def test_a_client_that_sends_no_more() -> None:
+    app = App()
+
+    @scripted(app)
+    async def _(chat: Chat) -> None:
+        await chat.open()
+        chat.transport.feed_eof()
+        with pytest.raises(ClientGone):
+            await app.send(DATA)
+        await chat.settle()
+        assert app.end == (1006, "")
+
+
+def test_who_waits_next_is_not_forgotten_when_who_waited_is_cancelled() -> None:
+    """A time-out around `receive`, and another call at once."""
+    received: list[Any] = []
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        first = asyncio.create_task(receive())  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        first.cancel()
+        received.append(await receive())
+
+    @scripted(app)
+    async def _(chat: Chat) -> None:
+        await chat.open()
+        await chat.send(frame(TEXT, b"a"))
+        assert received == [{"type": "websocket.receive", "text": "a"}]
+
+
 # ---- the drain
 
 

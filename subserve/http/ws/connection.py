@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         "_reader",
         "_reading_paused",
         "_scheduled",
-        "_waiter",
+        "_waiters",
         "_writable",
         "_write_since",
         "_written",
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
         self._queued_bytes = 0
         self._reading_paused = False
         self._scheduled = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._writable: asyncio.Event | None = None
         self._written = self._flushed = 0
 
@@ -146,6 +146,11 @@ class Connection(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
+        """End: a client that sends no more cannot answer a close frame."""
+        self._reader = None
+        if self.state is not State.ENDING:
+            self._set_state(State.ENDING)
+            self._wake()
         return False
 
     @override
@@ -204,7 +209,7 @@ class Connection(asyncio.Protocol):
                 assert isinstance(event, str | bytes)
                 self.messages.append(event)
                 self._queued_bytes += len(event) + MESSAGE_OVERHEAD
-                if self._waiter is not None:
+                if self._waiters:
                     self._wake()
         elif isinstance(event, Ping):
             if self.state is State.OPEN:
@@ -261,11 +266,13 @@ class Connection(asyncio.Protocol):
         while not self.messages:
             if self.state is not State.OPEN and self.state is not State.CONNECTING:
                 return None
-            self._waiter = self.lane.loop.create_future()
+            # One for each who waits: a task that is cancelled may end when the next one waits.
+            waiter: asyncio.Future[None] = self.lane.loop.create_future()
+            self._waiters.append(waiter)
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                self._waiters.remove(waiter)
         message = self.messages.popleft()
         self._queued_bytes -= len(message) + MESSAGE_OVERHEAD
         if (
@@ -278,8 +285,9 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         """Let go of who waits for a message, or for room."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         if self.state is not State.OPEN and self._writable is not None:
             self._writable.set()
 
@@ -311,9 +319,7 @@ class Connection(asyncio.Protocol):
         if size < LARGE_BYTES:
             self._write(header(first, size) + data)
         else:
-            begin = header(first, size)
-            self._written += len(begin) + size
-            self.transport.writelines((begin, data))
+            self._write_parts([header(first, size), data])
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close, if it is open.  Raises `ValueError` for what cannot be sent."""
@@ -336,21 +342,20 @@ class Connection(asyncio.Protocol):
             self.code, self.reason = code, reason
             self._send_pongs()
             self._write(control(Opcode.CLOSE, close_payload(code, reason)))
-        self.end()
+        self.end(unread=True)
 
     def refuse(self, status: int) -> None:
         """Answer `status` to the handshake, if there was no answer, and end."""
         if self.state is State.CONNECTING:
             self.deny([error_response(status, self.lane.lane.date)])
             self.log_access(status, b"", 0)
-        self.end()
+        self.end(unread=True)
 
     def deny(self, parts: list[bytes]) -> None:
         """Send a part of a response in place of a WebSocket."""
         if self.state is State.CONNECTING:
             self._set_state(State.DENYING)
-        self._written += sum(map(len, parts))
-        self.transport.writelines(parts)
+        self._write_parts(parts)
 
     def log_access(self, status: int, head: bytes, size: int) -> None:
         """Log how the handshake was answered: with the head and body size of the response."""
@@ -365,23 +370,33 @@ class Connection(asyncio.Protocol):
             self.close(Code.SERVICE_RESTART, "")
 
     def _write(self, data: bytes) -> None:
-        self._written += len(data)
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self._written += len(data)
+            self.transport.write(data)
+
+    def _write_parts(self, parts: list[bytes]) -> None:
+        if not self.transport.is_closing():
+            self._written += sum(map(len, parts))
+            self.transport.writelines(parts)
 
     # ---- the end
 
-    def end(self) -> None:
+    def end(self, *, unread: bool = False) -> None:
         """Close, once the client has seen what was written.  Idempotent.
 
         Closing on what is unread would reset the connection, and take with it what the client has
-        not read yet (RFC 9112, section 9.6).
+        not read yet (RFC 9112, section 9.6).  `unread` says that more may come.
         """
         if self.state is State.ENDING or self.state is State.CLOSED:
             return
         self._reader = None
         self._set_state(State.ENDING)
-        if self._is_tls:
-            self.transport.close()  # no half-closed connection here
+        if self._is_tls and not unread:
+            self.transport.close()
+        elif self._is_tls:
+            # No half-closed connection here: the sweep closes once the client is quiet.
+            self._resume_reading()
+            self._heard = True
         elif not self.transport.is_closing():
             with contextlib.suppress(OSError, RuntimeError):  # the client has gone
                 self.transport.write_eof()
@@ -411,11 +426,17 @@ class Connection(asyncio.Protocol):
             if now - self.since > lane.close_timeout:
                 log.debug("a WebSocket client did not answer our close frame")
                 self.end()
-        elif state is State.ENDING and now - self.since > lane.linger_timeout:
-            if not self.transport.is_closing():
+        elif state is State.ENDING:
+            self._linger(now - self.since > lane.linger_timeout)
+
+    def _linger(self, overdue: bool) -> None:
+        quiet = self._is_tls and not self._heard
+        self._heard = False
+        if not self.transport.is_closing():
+            if overdue or quiet:
                 self.transport.close()
-            elif not unsent_bytes(self.transport):
-                self.transport.abort()  # asyncio would wait 30 s for the other's close_notify
+        elif overdue and not unsent_bytes(self.transport):
+            self.transport.abort()  # asyncio would wait 30 s for a TLS client's close_notify
 
     def _keep_alive(self, now: float) -> None:
         """Ask a client that says nothing whether it is there (RFC 6455, section 5.5.2).
