@@ -112,5 +112,5 @@ venv: ## set up the environment only, without running anything
 
 clean: ## remove all that was made here: environments, fetched Pythons, builds, caches
 	rm -rf .venv .venv-* .python .cache dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f subserve/http/h1/*.so
+	rm -f subserve/http/*/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ from subserve.trust import parse_networks
 
 type Parser = Callable[[str], Any]
 
-GROUPS = ("listen", "workers", "app", "time", "limits", "TLS", "proxy", "logs", "run")
+GROUPS = ("listen", "workers", "app", "time", "limits", "WebSocket", "TLS", "proxy", "logs", "run")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -56,6 +56,12 @@ def parse_count(text: str) -> int:
     """Read a whole number of at least 1."""
     if _COUNT.fullmatch(text.strip()) is None or not 1 <= int(text) <= _MAX_COUNT:
         raise ValueError("expected a whole number of at least 1")
+    return int(text)
+
+
+def _window_bits(text: str) -> int:
+    if not text.strip().isascii() or not text.strip().isdigit() or not 9 <= int(text) <= 15:
+        raise ValueError("expected a whole number from 9 to 15")
     return int(text)
 
 
@@ -323,6 +329,21 @@ class Config:
         parse=parse_duration,
         metavar="TIME",
     )
+    ws_ping_interval: float = _option(
+        20.0,
+        "Time after which a WebSocket client that says nothing is asked whether it is there, "
+        "or off.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME|off",
+    )
+    ws_ping_timeout: float = _option(
+        20.0,
+        "Time that it is given to answer before its WebSocket is closed with 1011, or off.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME|off",
+    )
     hang_timeout: float = _option(
         30.0,
         "Time for which an event loop may not run, because of a blocking call or an endless loop, "
@@ -414,11 +435,33 @@ class Config:
     )
     ws_max_message_bytes: int = _option(
         16 * 1024 * 1024,
-        "Largest WebSocket message that is accepted.",
+        "Largest WebSocket message that is accepted, once it is inflated.",
         group="limits",
         parse=parse_size,
         metavar="SIZE",
         default_text="16MiB",
+    )
+
+    ws_compression: Literal["on", "off"] = _option(
+        "on",
+        "Whether WebSocket messages are compressed where the client offers it.",
+        group="WebSocket",
+        choices=("on", "off"),
+    )
+    ws_window_bits: int = _option(
+        12,
+        "Size of the windows for that, as a power of two from 9 to 15: more compresses better and "
+        "takes more memory per connection, 8 KiB with 9, 32 KiB with 12, 256 KiB with 15.",
+        group="WebSocket",
+        parse=_window_bits,
+        metavar="N",
+    )
+    ws_context_takeover: Literal["on", "off"] = _option(
+        "on",
+        "Whether a message may be compressed by reference to those before it; off takes no memory "
+        "between messages.",
+        group="WebSocket",
+        choices=("on", "off"),
     )
 
     certfile: tuple[str, ...] = _option(

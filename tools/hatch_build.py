@@ -1,4 +1,4 @@
-"""Compiles the accelerator into a wheel, or beside its source for an editable install.
+"""Compiles the accelerator into a wheel, or beside its sources for an editable install.
 
 A hook of hatchling.  Where it cannot be compiled the wheel is pure Python, which does the same and
 takes more CPU time; a warning says why.  With REQUIRE_ACCELERATOR set to anything it is an error.
@@ -16,7 +16,10 @@ from typing import Any, override
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.builders.wheel import WheelBuilderConfig
 
-SOURCE = Path("subserve/http/h1/_accelerator.c")
+SOURCES = (
+    Path("subserve/http/h1/_accelerator.c"),
+    Path("subserve/http/ws/_accelerator.c"),
+)
 
 OPTIONS = ("-std=c11", "-O2", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 
@@ -36,23 +39,29 @@ class AcceleratorHook(BuildHookInterface[WheelBuilderConfig]):
     @override
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; `version` is ``editable`` or ``standard``."""
-        source = Path(self.root) / SOURCE
         name = module_name()
-        try:
-            if version == "editable":
-                compile_module(source, source.with_name(name))
-                return
+        root = Path(self.root)
+        targets = {source: root / source.with_name(name) for source in SOURCES}
+        if version != "editable":
             self._folder = tempfile.TemporaryDirectory(prefix="subserve-build-")
-            made = Path(self._folder.name) / name
-            compile_module(source, made)
+            folder = Path(self._folder.name)
+            targets = {source: folder / f"{i}-{name}" for i, source in enumerate(SOURCES)}
+        try:
+            for source, target in targets.items():
+                compile_module(root / source, target)
         except CannotCompile as reason:
             if os.environ.get("REQUIRE_ACCELERATOR"):
                 raise
+            # All of it or nothing, so that there are no more than two ways to run.
+            for target in targets.values():
+                target.unlink(missing_ok=True)
             self.app.display_warning(f"WARNING: building without the accelerator: {reason}")
             return
-        build_data["force_include"][str(made)] = SOURCE.with_name(name).as_posix()
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        if version != "editable":
+            for source, target in targets.items():
+                build_data["force_include"][str(target)] = source.with_name(name).as_posix()
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
 
     @override
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
@@ -63,7 +72,7 @@ class AcceleratorHook(BuildHookInterface[WheelBuilderConfig]):
 
 def module_name() -> str:
     """Return the name of the file that the Python that runs this would load."""
-    return f"{SOURCE.stem}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return f"_accelerator{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def find_tools() -> tuple[list[str], Path]:

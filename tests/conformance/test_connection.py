@@ -517,7 +517,7 @@ WEBSOCKET = (
 )
 
 
-@pytest.mark.parametrize("beginning", [PREFACE, H2C, WEBSOCKET])
+@pytest.mark.parametrize("beginning", [PREFACE, H2C])
 @pytest.mark.parametrize("behind", [b"", b"\x81\x85abcdhello", b"\r\n", GET])
 def test_another_lane_gets_every_byte(bench: Bench, beginning: bytes, behind: bytes) -> None:
     outcome = bench.split_everywhere(beginning + behind)
@@ -525,11 +525,36 @@ def test_another_lane_gets_every_byte(bench: Bench, beginning: bytes, behind: by
     assert (outcome.written, outcome.seen, outcome.closed) == (b"", [], False)
 
 
-@pytest.mark.parametrize("beginning", [H2C, WEBSOCKET])
-def test_it_may_be_the_second_request(bench: Bench, beginning: bytes) -> None:
+@pytest.mark.parametrize("behind", [b"", b"\x81\x85abcdhello", b"\r\n", GET])
+def test_the_websocket_lane_gets_the_request_and_what_is_behind_it(
+    bench: Bench, behind: bytes
+) -> None:
+    """The head is parsed once: there cannot be two opinions about it."""
+    outcome = bench.split_everywhere(WEBSOCKET.replace(b"/ws", b"/w%73?a=b%20c") + behind)
+    assert outcome.handed_over == behind
+    assert (outcome.written, outcome.seen, outcome.closed) == (b"", [], False)
+    assert outcome.websocket is not None
+    path, raw_path, query, headers = outcome.websocket
+    assert (path, raw_path, query) == ("/ws", b"/w%73", b"a=b%20c")
+    assert headers[:2] == [(b"host", b"a"), (b"connection", b"keep-alive, Upgrade")]
+
+
+def test_a_websocket_by_url_is_for_the_host_that_the_url_names(bench: Bench) -> None:
+    """RFC 9112, section 3.2.2."""
+    outcome = bench.split_everywhere(WEBSOCKET.replace(b"/ws", b"http://b:81/ws"))
+    assert outcome.websocket is not None
+    path, raw_path, _, headers = outcome.websocket
+    assert (path, raw_path) == ("/ws", b"/ws")
+    assert [value for name, value in headers if name == b"host"] == [b"b:81"]
+
+
+@pytest.mark.parametrize(
+    ("beginning", "first"), [(H2C, H2C), (WEBSOCKET, b"")], ids=["h2c", "websocket"]
+)
+def test_it_may_be_the_second_request(bench: Bench, beginning: bytes, first: bytes) -> None:
     outcome = bench.split_everywhere(GET + beginning + b"more")
     assert outcome.statuses == [200]
-    assert outcome.handed_over == beginning + b"more"
+    assert outcome.handed_over == first + b"more"
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,9 @@ class Outcome:
     """Before the client left."""
     seen: list[Seen] = field(default_factory=list)
     handed_over: bytes | None = None
+    """What another lane was given; of a WebSocket what came behind its head."""
+    websocket: tuple[str, bytes, bytes, list[tuple[bytes, bytes]]] | None = None
+    """Path, raw path, query and headers of a request that asked for one."""
 
     @property
     def responses(self) -> list[Response]:
@@ -112,6 +115,7 @@ class Outcome:
             self.closed,
             over or self.state,
             self.handed_over,
+            self.websocket,
             [one.summary for one in self.completed],
         )
 
@@ -330,11 +334,45 @@ class Transport(asyncio.Transport):
             self._loop.call_soon(self.protocol.connection_lost, None)
 
 
+class _Collecting(asyncio.Protocol):
+    """Takes the place of a WebSocket, whose lane counts connections, too."""
+
+    def __init__(self, received: bytearray, row: Row) -> None:
+        self._received = received
+        self._row = row
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._row.add(Counter.CONNECTIONS_CLOSED)
+
+
 class Elsewhere:
     """Takes the place of the lane for HTTP/2 and WebSocket, and keeps what it is given."""
 
     def __init__(self) -> None:
         self.received: bytearray | None = None
+        self.websocket: tuple[str, bytes, bytes, list[tuple[bytes, bytes]]] | None = None
+        self.refusal = b""
+
+    def open_websocket(
+        self,
+        lane: Lane,
+        connection: Connection,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        rest: bytes,
+    ) -> bytes:
+        self.websocket = path, raw_path, query, headers
+        if not self.refusal:
+            self.received = bytearray(rest)
+            connection.transport.set_protocol(_Collecting(self.received, lane.row))
+        return self.refusal
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received = bytearray()
@@ -404,6 +442,7 @@ class Client:
         await self.settle()
         if self._elsewhere.received is not None:
             outcome.handed_over = bytes(self._elsewhere.received)
+            outcome.websocket = self._elsewhere.websocket
         self.lane._timer.cancel()
         assert not self.lane.busy, "something of the connection is left"
         assert self.row[Counter.REQUESTS_STARTED] == self.row[Counter.REQUESTS_FINISHED]

@@ -63,10 +63,11 @@ def needs_compiler() -> None:
 def project(tmp_path: Path) -> Path:
     """A project with the hook, and with a module that an earlier build left behind."""
     (tmp_path / "pyproject.toml").write_text(PROJECT)
-    source = tmp_path / hatch_build.SOURCE
-    source.parent.mkdir(parents=True)
-    source.write_text(MODULE)
-    source.with_name(module_name()).write_text("stale")
+    for relative in hatch_build.SOURCES:
+        source = tmp_path / relative
+        source.parent.mkdir(parents=True)
+        source.write_text(MODULE)
+        source.with_name(module_name()).write_text("stale")
     (tmp_path / "subserve" / "__init__.py").touch()
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "hatch_build.py").write_text(Path(hatch_build.__file__).read_text())
@@ -106,7 +107,8 @@ def test_a_wheel_has_the_module_and_the_tag_of_this_python(project: Path) -> Non
     tag, names = wheel(project)
     python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     assert tag.startswith(f"{python}-{python}-linux_"), tag
-    assert names == [hatch_build.SOURCE.with_name(module_name()).as_posix()]
+    made = [source.with_name(module_name()).as_posix() for source in hatch_build.SOURCES]
+    assert sorted(names) == sorted(made)
 
 
 @pytest.mark.usefixtures("needs_compiler")
@@ -114,7 +116,11 @@ def test_an_editable_install_has_it_beside_the_source(project: Path) -> None:
     done = build(project, "editable")
     assert done.returncode == 0, done.stderr
     assert wheel(project) == ("py3-none-any", [])
-    folder = (project / hatch_build.SOURCE).parent
+    for source in hatch_build.SOURCES:
+        check_loading((project / source).parent)
+
+
+def check_loading(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["_accelerator.c", module_name()]
     loaded = subprocess.run(
         [sys.executable, "-c", "import _accelerator; print(_accelerator.__file__)"],
@@ -129,8 +135,12 @@ def test_an_editable_install_has_it_beside_the_source(project: Path) -> None:
 
 @pytest.mark.usefixtures("needs_compiler")
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
-def test_what_does_not_compile_is_left_out_with_a_warning(project: Path, kind: str) -> None:
-    source = project / hatch_build.SOURCE
+@pytest.mark.parametrize("broken", hatch_build.SOURCES, ids=str)
+def test_what_does_not_compile_is_left_out_with_a_warning(
+    project: Path, kind: str, broken: Path
+) -> None:
+    """All of it, so that nobody runs with a half."""
+    source = project / broken
     source.write_text("#error it is not for this machine\n")
     done = build(project, kind)
     assert done.returncode == 0, done.stderr
@@ -138,7 +148,8 @@ def test_what_does_not_compile_is_left_out_with_a_warning(project: Path, kind: s
     assert "it is not for this machine" in done.stdout + done.stderr
     assert wheel(project) == ("py3-none-any", [])
     if kind == "editable":
-        assert [path.name for path in source.parent.iterdir()] == ["_accelerator.c"]
+        for each in hatch_build.SOURCES:
+            assert [path.name for path in (project / each).parent.iterdir()] == ["_accelerator.c"]
 
 
 def test_without_a_compiler_the_wheel_is_pure(project: Path) -> None:
@@ -185,10 +196,12 @@ def test_the_compiler_that_was_asked_for_is_used(
 
 @pytest.mark.usefixtures("needs_compiler")
 @pytest.mark.skipif(
-    not (ROOT / hatch_build.SOURCE).exists(), reason="tests of an installed wheel have no source"
+    not (ROOT / hatch_build.SOURCES[0]).exists(),
+    reason="tests of an installed wheel have no source",
 )
+@pytest.mark.parametrize("source", hatch_build.SOURCES, ids=str)
 def test_the_source_compiles_without_a_warning(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path
 ) -> None:
     monkeypatch.setenv("CFLAGS", "-Werror")
-    compile_module(ROOT / hatch_build.SOURCE, tmp_path / "made.so")
+    compile_module(ROOT / source, tmp_path / "made.so")

@@ -20,6 +20,7 @@ INPUTS = (
     "pyproject.toml",
     "subserve/__init__.py",
     "subserve/http/h1/_accelerator.c",
+    "subserve/http/ws/_accelerator.c",
     "tools/hatch_build.py",
 )
 
@@ -134,7 +135,13 @@ def _build(root: Path, venv: Path, version: str) -> None:
 def _look_for_accelerator(venv: Path) -> None:
     # uv shows what a build has to say only if it fails, and this one does not.
     try:
-        ask([str(venv / "bin/python"), "-c", "import subserve.http.h1._accelerator"])
+        ask(
+            [
+                str(venv / "bin/python"),
+                "-c",
+                "import subserve.http.h1._accelerator, subserve.http.ws._accelerator",
+            ]
+        )
     except StepFailed:
         say(
             "WARNING: no accelerator was compiled, so requests take more CPU time; "

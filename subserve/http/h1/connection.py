@@ -347,24 +347,28 @@ class Connection(asyncio.Protocol):
         fields = parse_fields(data[line_end + 2 : end - 2], lane.max_header_count)
         path, raw_path, query, authority = parse_target(method, target)
         check_version(fields, version)
-        if self._is_for_another_lane(method, version, fields):
+        upgrade = self._is_for_another_lane(method, version, fields)
+        if upgrade and fields.upgrade != b"websocket":
             self._hand_over(data)
+            return b""
+        if authority is not None and authority != fields.host:
+            fields = fields.with_host(authority)
+        headers = list(fields.headers)
+        if self._own is not None or any(is_about_forwarding(name) for name, _ in headers):
+            headers = self._hear_proxies(headers)
+        if upgrade:
+            self._open_websocket(path, raw_path, query, headers, data[end:])
             return b""
         # RFC 9112, section 9.3: close counts before keep-alive.
         self.keep_alive = not fields.close and (version == "1.1" or fields.keep_alive)
         if fields.length is not None and fields.length > lane.max_body_bytes:
             raise Refused(413, "a body that is too large")
-        if authority is not None and authority != fields.host:
-            fields = fields.with_host(authority)
         length = -1 if fields.length is None else fields.length
         wishes = Wishes(
             # HTTP/1.0 knows neither (RFC 9110, sections 10.1.1 and 6.5).
             expect_continue=fields.expect_continue and version == "1.1",
             trailers=fields.trailers_accepted and version == "1.1",
         )
-        headers = list(fields.headers)
-        if self._own is not None or any(is_about_forwarding(name) for name, _ in headers):
-            headers = self._hear_proxies(headers)
         self.request = lane.request(
             self, method, path, raw_path, query, version, headers, length, wishes
         )
@@ -435,6 +439,21 @@ class Connection(asyncio.Protocol):
         self.state = State.HANDED_OVER
         self._buffer = b""
         self.lane.hand_over(self, data)
+
+    def _open_websocket(
+        self,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        rest: bytes,
+    ) -> None:
+        self._buffer = b""
+        if refusal := self.lane.open_websocket(self, path, raw_path, query, headers, rest):
+            self.write(refusal)
+            self.linger(unread=True)
+        else:
+            self.state = State.HANDED_OVER
 
     def _schedule_resume(self) -> None:
         # In a context of its own: the next request must not see the variables of this one.

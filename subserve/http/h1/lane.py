@@ -62,6 +62,21 @@ class Elsewhere(Protocol):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
 
+    def open_websocket(
+        self,
+        lane: Lane,
+        connection: Connection,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        rest: bytes,
+    ) -> bytes:
+        """Serve one WebSocket from its handshake on, or return the response that refuses it.
+
+        `rest` is what has come behind the head.
+        """
+
     async def drain(self) -> None:
         """Let each connection end when its requests are answered."""
 
@@ -150,6 +165,23 @@ class Lane:
             reader.feed_data(data)
         writer = asyncio.StreamWriter(transport, protocol, reader, self.loop)
         self.run(self._serve_elsewhere(reader, writer, connection.proxied))
+
+    def open_websocket(
+        self,
+        connection: Connection,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        rest: bytes,
+    ) -> bytes:
+        """Let the WebSocket lane go on with a connection, or return what refuses its request."""
+        refusal = self._elsewhere.open_websocket(
+            self, connection, path, raw_path, query, headers, rest
+        )
+        if not refusal:
+            self._connections.discard(connection)
+        return refusal
 
     async def _serve_elsewhere(
         self,
