@@ -10,6 +10,6 @@ import pytest
 def logging_as_it_was() -> Iterator[None]:
     """Undo what a server that runs in the tests' own process has done to its logger."""
     logger = logging.getLogger("subserve")
-    before = logger.handlers, logger.level, logger.propagate
+    before = list(logger.handlers), logger.level, logger.propagate
     yield
     logger.handlers, logger.level, logger.propagate = before
