@@ -360,11 +360,18 @@ class Config:
     )
     max_body_bytes: int = _option(
         0,
-        "Largest request body that is accepted over HTTP/1.1, or off.",
+        "Largest request body that is accepted, or off.",
         group="limits",
         parse=or_off(parse_size),
         metavar="SIZE|off",
         default_text="off",
+    )
+    h2_max_concurrent_streams: int = _option(
+        128,
+        "Requests that a client may have open at a time over one HTTP/2 connection.",
+        group="limits",
+        parse=parse_count,
+        metavar="N",
     )
     max_queue: int = _option(
         1000,

@@ -1,19 +1,32 @@
-"""HTTP/2 and WebSocket: Hypercorn's, loaded when a client first asks for them."""
+"""What is not HTTP/1.1: HTTP/2 in a lane of its own, WebSocket through Hypercorn.
+
+Either is loaded when a client first asks for it.
+"""
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
+from subserve import tls
 from subserve.http.exchange import App, Exchanges
+from subserve.http.h1.head import HTTP2_PREFACE, Refused, parse_fields
+from subserve.http.h1.response import date_line, error_response
 from subserve.options import Config
 from subserve.scoreboard import Row
 
 if TYPE_CHECKING:
+    from subserve.http.h2.fields import Head
+    from subserve.http.h2.lane import H2Lane
     from subserve.http.hypercorn_lane import HypercornLane
+
+    type Upgraded = tuple[Head, bytes]
+
+log = logging.getLogger("subserve.http")
 
 
 class OtherProtocols:
-    """Stands for the Hypercorn lane until a client needs it: most workers never import it."""
+    """Stands for the lanes until a client needs them: most workers never import them."""
 
     def __init__(
         self,
@@ -27,33 +40,95 @@ class OtherProtocols:
         self._config = config
         self._state = state
         self._access = access
-        self._lane: asyncio.Task[HypercornLane] | None = None
+        self._http2: asyncio.Task[H2Lane] | None = None
+        self._websocket: asyncio.Task[HypercornLane] | None = None
         self._draining = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
-        if self._lane is None:
-            self._lane = asyncio.create_task(self._load())
-        lane = await asyncio.shield(self._lane)
+        secured = writer.get_extra_info("ssl_object")
+        if secured is not None and tls.has_agreed_on_http2(secured):
+            await self._serve_http2(writer, b"")
+            return
+        # The head of a request, complete, or the beginning of HTTP/2: all of it is there already.
+        data = await reader.read(sys.maxsize)
+        if data.startswith(HTTP2_PREFACE):
+            await self._serve_http2(writer, data)
+        elif self._wishes_http2(data):
+            await self._serve_upgraded(writer, data)
+        else:
+            reader.feed_data(data)
+            await self._serve_websocket(reader, writer)
+
+    def _wishes_http2(self, data: bytes) -> bool:
+        begin, end = data.find(b"\r\n") + 2, data.find(b"\r\n\r\n") + 2
+        return parse_fields(data[begin:end], self._config.max_header_count).upgrade == b"h2c"
+
+    async def _serve_http2(
+        self, writer: asyncio.StreamWriter, data: bytes, upgraded: Upgraded | None = None
+    ) -> None:
+        if self._http2 is None:
+            self._http2 = asyncio.create_task(self._load_http2())
+        transport = cast("asyncio.Transport", writer.transport)
+        if not self._http2.done():
+            transport.pause_reading()  # until there is somebody to read
+        lane = await asyncio.shield(self._http2)
+        await lane.serve(transport, data, upgraded)
+
+    async def _serve_upgraded(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        from subserve.http.h2 import upgrade
+
+        config = self._config
+        try:
+            head, settings, rest = upgrade.parse(
+                data, config.max_header_bytes, config.max_header_count
+            )
+        except Refused as refusal:
+            log.debug("refused with %d: %s", refusal.status, refusal.reason)
+            writer.write(error_response(refusal.status, date_line()))
+            return
+        await self._serve_http2(writer, rest, (head, settings))
+
+    async def _serve_websocket(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if self._websocket is None:
+            self._websocket = asyncio.create_task(self._load_websocket())
+        lane = await asyncio.shield(self._websocket)
         await lane.serve(reader, writer)
 
     async def drain(self) -> None:
         """Let each connection end when its requests are answered."""
         self._draining = True
         self._exchanges.drain()
-        if self._lane is not None and self._lane.done():
-            await self._lane.result().drain()
+        if self._http2 is not None and self._http2.done():
+            self._http2.result().drain()
+        if self._websocket is not None and self._websocket.done():
+            await self._websocket.result().drain()
 
-    async def _load(self) -> HypercornLane:
+    async def _load_http2(self) -> H2Lane:
         # In a thread: it takes some 0.1 s, in which others want to be served.
-        make = await asyncio.to_thread(_import)
+        make = await asyncio.to_thread(_import_http2)
+        lane = make(self._exchanges, self._config, self._state, self._access)
+        if self._draining:
+            lane.drain()
+        return lane
+
+    async def _load_websocket(self) -> HypercornLane:
+        make = await asyncio.to_thread(_import_websocket)
         lane = make(self._exchanges, self._config, self._state, self._access)
         if self._draining:
             await lane.drain()
         return lane
 
 
-def _import() -> type[HypercornLane]:
+def _import_http2() -> type[H2Lane]:
+    from subserve.http.h2.lane import H2Lane
+
+    return H2Lane
+
+
+def _import_websocket() -> type[HypercornLane]:
     from subserve.http.hypercorn_lane import HypercornLane
 
     return HypercornLane

@@ -178,6 +178,8 @@ class H2:
         self.wire = wire
         self.window = window
         self.goaway: int | None = None
+        self.last_stream: int | None = None
+        """What the last GOAWAY has named."""
         self.closed = False
         self.streams: dict[int, Stream] = {1: Stream()} if upgraded else {}
         self.connection = h2.connection.H2Connection(
@@ -247,8 +249,12 @@ class H2:
                 self.streams[number].ended = True
             case h2.events.StreamReset(stream_id=number, error_code=code):
                 self.streams[number].reset = int(code)
-            case h2.events.ConnectionTerminated(error_code=code):
+            case h2.events.ConnectionTerminated(error_code=code, last_stream_id=last):
                 self.goaway = int(code)
+                self.last_stream = last or 0
+                # h2 takes it for the end of everything; RFC 9113, section 6.8, lets streams finish.
+                state = h2.connection.ConnectionState
+                self.connection.state_machine.state = state.CLIENT_OPEN
 
     def until(self, condition: Callable[[], object]) -> None:
         """Take in what comes until `condition` is fulfilled, the server closes, or `DEADLINE`."""

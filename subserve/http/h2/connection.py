@@ -1,0 +1,481 @@
+"""One HTTP/2 connection: from bytes to requests beside each other, and to its end.
+
+Interpreter: the worker's.  Thread: the loop's.
+
+::
+
+    OPEN -> LEAVING -> CLOSING      GOAWAY is out; open streams finish; our last words are out
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, cast, override
+
+from h2.events import (
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+
+from subserve import tls
+from subserve.http.h1.head import Refused
+from subserve.http.h2 import answers, fields
+from subserve.http.h2.engine import Engine
+from subserve.http.h2.floods import GOAWAY, HEADERS, PADDED, SETTINGS, FrameBudget, Kind, kind_of
+from subserve.http.h2.frames import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    NO_ERROR,
+    PREFACE,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    Frame,
+    FrameError,
+    FrameReader,
+    goaway,
+)
+from subserve.http.h2.outbox import Outbox
+from subserve.http.h2.stream import Stream
+from subserve.http.h2.upgrade import SWITCHING
+
+if TYPE_CHECKING:
+    from subserve.http.h2.lane import H2Lane
+
+log = logging.getLogger("subserve.http")
+
+EFFORT_PER_TURN: Final = 128
+REQUEST_EFFORT: Final = 8
+"""How many frames are taken in before other connections have their turn, and for how many of them
+the head of a request counts."""
+
+MAX_PENDING_BYTES: Final = 1024 * 1024
+"""How much of responses may wait for a client before its next requests have to wait, too."""
+
+MAX_STREAM: Final = 2**31 - 1
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    OPEN = auto()
+    LEAVING = auto()
+    """GOAWAY has named the last stream; those that are open finish."""
+    CLOSING = auto()
+    """Our last words are out; what the client still sends is dropped."""
+
+
+class Connection(asyncio.Protocol):
+    """Takes frames in, has requests served beside each other, and keeps to what its lane allows."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, lane: H2Lane, transport: asyncio.Transport) -> None:
+        self.lane = lane
+        self.transport = transport
+        self.ended: asyncio.Future[None] = lane.loop.create_future()
+        """Done when the connection is lost."""
+        info = transport.get_extra_info
+        peer, local = info("peername"), info("sockname")
+        self.client: tuple[str, int] | None = peer[:2] if isinstance(peer, tuple) else None
+        self.server: tuple[str, int | None] | None
+        self.server = local[:2] if isinstance(local, tuple) else (local, None) if local else None
+        self.tls: dict[str, Any] | None = None
+        self.scheme = "http"
+        if (secured := info("ssl_object")) is not None:
+            self.tls = tls.asgi_extension(secured, lane.certificate)
+            self.scheme = "https"
+        self.state = State.OPEN
+        self.since = lane.now
+        """When its last stream ended, or its end began, as the lane's sweep tells the time."""
+        self.streams: dict[int, Stream] = {}
+        self.running = 0
+        """Apps that run, also those of streams that are no more."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.served = 0
+        self._engine = Engine(lane.max_streams, lane.max_header_bytes)
+        self._reader = FrameReader(lane.max_block_bytes)
+        self._budget = FrameBudget(lane.now)
+        self._outbox = Outbox(self._engine, transport, lane.loop)
+        self._waiting: deque[Stream] = deque()
+        self._last_stream = MAX_STREAM
+        self._head_since = lane.now
+        self._reading_paused = False
+        self._resume_handle: asyncio.Handle | None = None
+        self._settings_seen = False
+        self._settling = False
+
+    def begin(self) -> None:
+        """Begin as a client expects that speaks HTTP/2 already."""
+        self._engine.begin()
+        self._outbox.flush()
+
+    def begin_upgraded(self, head: fields.Head, settings: bytes) -> None:
+        """Begin with stream 1 open, a request that came in HTTP/1.1 (RFC 7540, section 3.2)."""
+        self.transport.write(SWITCHING)
+        self._engine.begin_upgraded(settings)
+        self._outbox.flush()
+        self._start(1, head, ended=True)
+
+    # ---- the transport's side
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self.state is State.CLOSING:
+            return
+        if not self._reader.in_head:
+            self._head_since = self.lane.now
+        self._reader.feed(data)
+        if self._resume_handle is None and not self._outbox.full:
+            self._take_frames()
+
+    @override
+    def eof_received(self) -> bool:
+        # RFC 9113 knows no connection of which one half is closed.
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            log.debug("a connection broke: %s", exc)
+        self.state = State.CLOSING
+        if self._resume_handle is not None:
+            self._resume_handle.cancel()
+        self._outbox.lost = True
+        for stream in list(self.streams.values()):
+            stream.leave()
+        self.streams.clear()
+        self._waiting.clear()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    @override
+    def pause_writing(self) -> None:
+        self._outbox.paused = True
+
+    @override
+    def resume_writing(self) -> None:
+        self._outbox.paused = False
+        self._outbox.pump()
+        if self._reading_paused and self._resume_handle is None:
+            self._take_frames_soon()
+
+    # ---- what the client sends
+
+    def _take_frames(self) -> None:
+        """Act on the frames that are there, as far as one turn goes."""
+        self._resume_handle = None
+        self._outbox.corked = True
+        try:
+            self._take_turn()
+        except FrameError as error:
+            self._fail(error.code, str(error))
+        except ProtocolError as error:
+            # The library has written its GOAWAY.
+            log.debug("a connection ended by an error: %s", error)
+            self.close()
+        finally:
+            self._outbox.uncork()
+
+    def _take_turn(self) -> None:
+        reader = self._reader
+        if not reader.begun:
+            if not reader.take_preface():
+                return
+            self._engine.receive_data(PREFACE)
+        effort = EFFORT_PER_TURN
+        while effort > 0 and not self._outbox.full:
+            frame = reader.next()
+            if frame is None:
+                self._read_on()
+                if (number := reader.partial_stream) and number in self.streams:
+                    self.streams[number].body_since = self.lane.now
+                return
+            self._take_frame(frame)
+            if self.state is State.CLOSING:
+                return
+            effort -= REQUEST_EFFORT if frame.kind == HEADERS else 1
+        self._pause_reading()
+        if effort <= 0:
+            self._take_frames_soon()
+
+    def _take_frames_soon(self) -> None:
+        # In a context of its own: the next request must not see the variables of this one.
+        self._resume_handle = self.lane.loop.call_soon(self._take_frames, context=self.lane.context)
+
+    def _take_frame(self, frame: Frame) -> None:
+        kind = frame.kind
+        if not self._settings_seen:
+            if kind != SETTINGS:
+                raise FrameError(PROTOCOL_ERROR, "no SETTINGS behind the preface")
+            self._settings_seen = True
+        pad_length = frame.pad_length if frame.flags & PADDED else 0
+        charge = kind_of(kind, frame.flags, frame.length, pad_length)
+        if charge is not None:
+            self._spend(charge, 1)
+        if kind == GOAWAY:
+            self.leave()  # the library would take it for the end of what is open, too
+            return
+        engine, outbox = self._engine, self._outbox
+        events = engine.receive_data(frame.data)
+        if (answered := engine.data_to_send()) and (resets := outbox.add(answered)):
+            self._spend(Kind.RESET, resets)  # CVE-2025-8671: the library's own count, too
+        for event in events:
+            self._take(event)
+
+    def _spend(self, kind: Kind, count: int) -> None:
+        if not self._budget.spend(kind, self.lane.now, count):
+            raise FrameError(ENHANCE_YOUR_CALM, f"too many frames of kind {kind.name}")
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RequestReceived(stream_id=number):
+                self._take_request(number, event)
+            case DataReceived(stream_id=number):
+                if (stream := self.streams.get(number)) is not None:
+                    stream.feed(event.data, event.flow_controlled_length)
+                else:
+                    self.acknowledge(number, event.flow_controlled_length)
+            case StreamEnded(stream_id=number):
+                if (stream := self.streams.get(number)) is not None:
+                    stream.end_body()
+            case TrailersReceived(stream_id=number):
+                self._check_trailers(number, cast("Any", event.headers))
+            case StreamReset(stream_id=number):
+                if (stream := self.streams.pop(number, None)) is not None:
+                    stream.leave()
+                    self._settle()
+            case WindowUpdated(stream_id=number):
+                self._outbox.window_opened(self.streams.get(number) if number else None)
+            case RemoteSettingsChanged():
+                self._outbox.settings_changed(self.streams.values())
+            case _:
+                pass  # acknowledgements, priorities, unknown frames: counted before
+
+    def _take_request(self, number: int, event: RequestReceived) -> None:
+        lane = self.lane
+        if number > self._last_stream or self.running + len(self._waiting) >= lane.max_streams:
+            # Not processed at all, safe to repeat (RFC 9113, section 8.7).
+            self.reset(number, REFUSED_STREAM)
+            return
+        ended = event.stream_ended is not None
+        try:
+            head = fields.parse(
+                event.headers,
+                lane.max_header_bytes,
+                lane.max_header_count,
+            )
+            if head.length > lane.max_body_bytes:
+                raise Refused(413, "a body that is too large")
+        except fields.Malformed as error:
+            log.debug("a malformed request: %s", error)
+            self.reset(number, PROTOCOL_ERROR)
+        except Refused as refusal:
+            log.debug("refused with %d: %s", refusal.status, refusal.reason)
+            block = answers.Block(refusal.status, (), lane.date).data
+            self.send_block(number, block + answers.length_field(0), end=True)
+            if not ended:
+                self.reset(number, NO_ERROR)
+        else:
+            self._start(number, head, ended=ended)
+
+    def _start(self, number: int, head: fields.Head, *, ended: bool) -> None:
+        stream = self.streams[number] = Stream(self, number, head)
+        if ended:
+            stream.end_body()
+        if stream.gone:
+            return  # less than it announced
+        for kind in (Kind.PRIORITY, Kind.WINDOW_UPDATE):
+            self._budget.earn(kind, 2)
+        if self._waiting or self._outbox.pending_bytes > MAX_PENDING_BYTES:
+            self._waiting.append(stream)
+        else:
+            self._run(stream)
+
+    def _run(self, stream: Stream) -> None:
+        """Run the app, at once, as far as it goes without waiting."""
+        self.running += 1
+        loop, context = self.lane.loop, self.lane.context.copy()
+        task = asyncio.Task(stream.run(), loop=loop, context=context, eager_start=True)
+        if not task.done():
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _check_trailers(self, number: int, trailers: list[tuple[bytes, bytes]]) -> None:
+        stream = self.streams.get(number)
+        try:
+            fields.check_fields(trailers)
+        except fields.Malformed as error:
+            log.debug("malformed trailers: %s", error)
+            if stream is not None:
+                stream.reset(PROTOCOL_ERROR)
+
+    # ---- what its streams tell and ask
+
+    def acknowledge(self, number: int, size: int) -> None:
+        """Let the client send `size` bytes more: they were taken, or never will be."""
+        if size and not self._outbox.lost and self.state is not State.CLOSING:
+            self._engine.acknowledge_received_data(size, number)
+            self._outbox.flush_soon()
+
+    def send_block(
+        self, number: int, block: bytes, *, informational: bool = False, end: bool = False
+    ) -> None:
+        """Send a head or trailers."""
+        if not self._outbox.lost and self.state is not State.CLOSING:
+            self._engine.send_block(number, block, informational=informational, end=end)
+            self._outbox.flush_soon()
+
+    def send_data(self, stream: Stream, body: bytes, *, last: bool) -> None:
+        """Send a part of a response, as far as the client's windows allow now."""
+        self._budget.earn(Kind.WINDOW_UPDATE, 2 + 2 * (len(body) >> 12))
+        if self.state is not State.CLOSING:
+            self._outbox.send(stream, body, last=last, now=self.lane.now)
+
+    def drop_pending(self, stream: Stream) -> None:
+        """Forget what of a response waits for the client."""
+        self._outbox.drop(stream)
+
+    def reset(self, number: int, code: int) -> None:
+        """End a stream by RST_STREAM."""
+        if self._outbox.lost or self.state is State.CLOSING:
+            return
+        with contextlib.suppress(ProtocolError):  # the library has closed it before
+            self._engine.reset_stream(number, code)
+        self._outbox.flush_soon()
+        if not self._budget.spend(Kind.RESET, self.lane.now):
+            self._fail(ENHANCE_YOUR_CALM, "too many streams that had to be reset")
+
+    def response_ended(self) -> None:
+        """Take note of a response that is complete, but for what is pending."""
+        self.served += 1
+
+    def forget(self, stream: Stream) -> None:
+        """Take note that a stream is over."""
+        self.streams.pop(stream.number, None)
+        self._settle()
+
+    def app_ended(self) -> None:
+        """Take note that an app has ended."""
+        self.running -= 1
+        self._settle()
+
+    def _settle(self) -> None:
+        """Go on where something has ended: with the next request, or to the end."""
+        if self._waiting and not self._settling:
+            self._settling = True  # those that end at once would end up here
+            while self._waiting and self._outbox.pending_bytes <= MAX_PENDING_BYTES:
+                stream = self._waiting.popleft()
+                if not stream.gone:
+                    self._run(stream)
+            self._settling = False
+        if not self.streams:
+            self.since = self.lane.now
+            if self.state is State.LEAVING:
+                self.close()
+
+    # ---- reading
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # ---- the end
+
+    def announce(self) -> None:
+        """Say that the connection will end soon, and take what is on its way (section 6.8)."""
+        if self.state is State.OPEN and self._last_stream == MAX_STREAM:
+            self._outbox.add(goaway(MAX_STREAM, NO_ERROR))
+            self._outbox.flush()
+
+    def leave(self) -> None:
+        """Take no more requests, and close once those that are open are answered."""
+        if self.state is not State.OPEN:
+            return
+        self.state = State.LEAVING
+        self._last_stream = self._engine.highest_inbound_stream_id
+        self._outbox.add(goaway(self._last_stream, NO_ERROR))
+        self._outbox.flush_soon()
+        if not self.streams:
+            self.close()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """End the connection, and say why."""
+        if self.state is not State.CLOSING:
+            log.debug("a connection ended by an error: %s", reason)
+            self._outbox.add(goaway(self._engine.highest_inbound_stream_id, code))
+            self.close()
+
+    def close(self) -> None:
+        """Close, once all that was written is out; a client that still sends is to see it."""
+        if self.state is State.CLOSING:
+            return
+        self._outbox.flush()
+        self.state = State.CLOSING
+        self.since = self.lane.now
+        for stream in list(self.streams.values()):
+            stream.leave()
+        self.streams.clear()
+        self._waiting.clear()
+        if self.transport.is_closing():
+            return
+        self._read_on()
+        if self.tls is None:
+            with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
+                self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.state = State.CLOSING
+        self.transport.abort()
+
+    # ---- time
+
+    def check_time(self, now: float) -> None:
+        """Act on what is overdue at `now`; called by the sweep."""
+        lane = self.lane
+        if self._outbox.stalled(now, lane.write_timeout):
+            log.debug("a client has stopped reading")
+            self.abort()
+        elif self.state is State.CLOSING:
+            elapsed = now - self.since - lane.linger_timeout
+            if elapsed > lane.write_timeout or (elapsed > 0 and not self._outbox.unsent):
+                self.abort()
+        elif self._reader.in_head or not self._settings_seen:
+            if now - self._head_since > lane.header_timeout and not self._reading_paused:
+                self._fail(NO_ERROR, "a head that took too long")
+        elif not (self.streams or self.running) and now - self.since > lane.keep_alive_timeout:
+            self.leave()
+        if self.state is not State.CLOSING:
+            self._check_streams(now)
+
+    def _check_streams(self, now: float) -> None:
+        lane = self.lane
+        room = self._engine.inbound_flow_control_window > 0 and not self._reading_paused
+        for stream in list(self.streams.values()):
+            if stream.pending and now - stream.pending_since > lane.write_timeout:
+                log.debug("a client has stopped taking a response")
+                stream.reset(CANCEL)
+            elif room and stream.waits_for_body and now - stream.body_since > lane.body_timeout:
+                log.debug("a body stood still")
+                if stream.finished:
+                    stream.reset(NO_ERROR)
+                else:
+                    stream.refuse(408)
