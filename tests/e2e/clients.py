@@ -185,6 +185,13 @@ class H2:
         self.connection = h2.connection.H2Connection(
             h2.config.H2Configuration(header_encoding="utf-8")
         )
+        # h2 takes a GOAWAY for the end of everything; RFC 9113, section 6.8, lets streams finish.
+        machine, state = self.connection.state_machine, h2.connection.ConnectionState
+        goaway = h2.connection.ConnectionInputs.RECV_GOAWAY
+        machine._transitions = {
+            **machine._transitions,
+            (state.CLIENT_OPEN, goaway): (None, state.CLIENT_OPEN),
+        }
         self.connection.local_settings = h2.settings.Settings(
             initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
         )
@@ -252,9 +259,6 @@ class H2:
             case h2.events.ConnectionTerminated(error_code=code, last_stream_id=last):
                 self.goaway = int(code)
                 self.last_stream = last or 0
-                # h2 takes it for the end of everything; RFC 9113, section 6.8, lets streams finish.
-                state = h2.connection.ConnectionState
-                self.connection.state_machine.state = state.CLIENT_OPEN
 
     def until(self, condition: Callable[[], object]) -> None:
         """Take in what comes until `condition` is fulfilled, the server closes, or `DEADLINE`."""
