@@ -241,6 +241,7 @@ THIRD_PARTY = {
     "h2": {
         "subserve.http.h2.connection",
         "subserve.http.h2.engine",
+        "subserve.http.h2.inbox",
         "subserve.http.hypercorn_lane",
         "subserve.http.hypercorn_mended",
     },

@@ -30,19 +30,16 @@ from subserve import tls
 from subserve.http.h1.head import Refused
 from subserve.http.h2 import answers, fields
 from subserve.http.h2.engine import Engine
-from subserve.http.h2.floods import GOAWAY, HEADERS, PADDED, SETTINGS, FrameBudget, Kind, kind_of
+from subserve.http.h2.floods import Kind
 from subserve.http.h2.frames import (
     CANCEL,
     ENHANCE_YOUR_CALM,
     NO_ERROR,
-    PREFACE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
-    Frame,
-    FrameError,
-    FrameReader,
     goaway,
 )
+from subserve.http.h2.inbox import Inbox
 from subserve.http.h2.outbox import Outbox
 from subserve.http.h2.stream import Stream
 from subserve.http.h2.upgrade import SWITCHING
@@ -52,13 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("subserve.http")
 
-EFFORT_PER_TURN: Final = 128
-REQUEST_EFFORT: Final = 8
-"""How many frames are taken in before other connections have their turn, and for how many of them
-the head of a request counts."""
-
-MAX_PENDING_BYTES: Final = 1024 * 1024
-"""How much of responses may wait for a client before its next requests have to wait, too."""
+MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
+"""How much of responses may wait for a client before its next requests have to wait, too: room for
+64 KiB of each of 128 streams."""
 
 MAX_STREAM: Final = 2**31 - 1
 
@@ -102,16 +95,17 @@ class Connection(asyncio.Protocol):
         self.tasks: set[asyncio.Task[None]] = set()
         self.served = 0
         self._engine = Engine(lane.max_streams, lane.max_header_bytes)
-        self._reader = FrameReader(lane.max_block_bytes)
-        self._budget = FrameBudget(lane.now)
         self._outbox = Outbox(self._engine, transport, lane.loop)
+        self._inbox = Inbox(self, self._engine, self._outbox)
+        self._budget = self._inbox.budget
         self._waiting: deque[Stream] = deque()
         self._last_stream = MAX_STREAM
-        self._head_since = lane.now
-        self._reading_paused = False
-        self._resume_handle: asyncio.Handle | None = None
-        self._settings_seen = False
         self._settling = False
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing of what comes counts any more."""
+        return self.state is State.CLOSING
 
     def begin(self) -> None:
         """Begin as a client expects that speaks HTTP/2 already."""
@@ -129,13 +123,8 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self.state is State.CLOSING:
-            return
-        if not self._reader.in_head:
-            self._head_since = self.lane.now
-        self._reader.feed(data)
-        if self._resume_handle is None and not self._outbox.full:
-            self._take_frames()
+        if self.state is not State.CLOSING:
+            self._inbox.feed(data)
 
     @override
     def eof_received(self) -> bool:
@@ -147,8 +136,7 @@ class Connection(asyncio.Protocol):
         if exc is not None:
             log.debug("a connection broke: %s", exc)
         self.state = State.CLOSING
-        if self._resume_handle is not None:
-            self._resume_handle.cancel()
+        self._inbox.stop()
         self._outbox.lost = True
         for stream in list(self.streams.values()):
             stream.leave()
@@ -165,77 +153,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._outbox.paused = False
         self._outbox.pump()
-        if self._reading_paused and self._resume_handle is None:
-            self._take_frames_soon()
+        self._inbox.go_on()
 
     # ---- what the client sends
 
-    def _take_frames(self) -> None:
-        """Act on the frames that are there, as far as one turn goes."""
-        self._resume_handle = None
-        self._outbox.corked = True
-        try:
-            self._take_turn()
-        except FrameError as error:
-            self._fail(error.code, str(error))
-        except ProtocolError as error:
-            # The library has written its GOAWAY.
-            log.debug("a connection ended by an error: %s", error)
-            self.close()
-        finally:
-            self._outbox.uncork()
-
-    def _take_turn(self) -> None:
-        reader = self._reader
-        if not reader.begun:
-            if not reader.take_preface():
-                return
-            self._engine.receive_data(PREFACE)
-        effort = EFFORT_PER_TURN
-        while effort > 0 and not self._outbox.full:
-            frame = reader.next()
-            if frame is None:
-                self._read_on()
-                if (number := reader.partial_stream) and number in self.streams:
-                    self.streams[number].body_since = self.lane.now
-                return
-            self._take_frame(frame)
-            if self.state is State.CLOSING:
-                return
-            effort -= REQUEST_EFFORT if frame.kind == HEADERS else 1
-        self._pause_reading()
-        if effort <= 0:
-            self._take_frames_soon()
-
-    def _take_frames_soon(self) -> None:
-        # In a context of its own: the next request must not see the variables of this one.
-        self._resume_handle = self.lane.loop.call_soon(self._take_frames, context=self.lane.context)
-
-    def _take_frame(self, frame: Frame) -> None:
-        kind = frame.kind
-        if not self._settings_seen:
-            if kind != SETTINGS:
-                raise FrameError(PROTOCOL_ERROR, "no SETTINGS behind the preface")
-            self._settings_seen = True
-        pad_length = frame.pad_length if frame.flags & PADDED else 0
-        charge = kind_of(kind, frame.flags, frame.length, pad_length)
-        if charge is not None:
-            self._spend(charge, 1)
-        if kind == GOAWAY:
-            self.leave()  # the library would take it for the end of what is open, too
-            return
-        engine, outbox = self._engine, self._outbox
-        events = engine.receive_data(frame.data)
-        if (answered := engine.data_to_send()) and (resets := outbox.add(answered)):
-            self._spend(Kind.RESET, resets)  # CVE-2025-8671: the library's own count, too
-        for event in events:
-            self._take(event)
-
-    def _spend(self, kind: Kind, count: int) -> None:
-        if not self._budget.spend(kind, self.lane.now, count):
-            raise FrameError(ENHANCE_YOUR_CALM, f"too many frames of kind {kind.name}")
-
-    def _take(self, event: Event) -> None:
+    def take(self, event: Event) -> None:
+        """Act on what a frame means."""
         match event:
             case RequestReceived(stream_id=number):
                 self._take_request(number, event)
@@ -352,11 +275,12 @@ class Connection(asyncio.Protocol):
             self._engine.reset_stream(number, code)
         self._outbox.flush_soon()
         if not self._budget.spend(Kind.RESET, self.lane.now):
-            self._fail(ENHANCE_YOUR_CALM, "too many streams that had to be reset")
+            self.fail(ENHANCE_YOUR_CALM, "too many streams that had to be reset")
 
-    def response_ended(self) -> None:
-        """Take note of a response that is complete, but for what is pending."""
-        self.served += 1
+    @property
+    def leaving(self) -> bool:
+        """Whether it ends as soon as what is open has ended."""
+        return self.state is State.LEAVING
 
     def forget(self, stream: Stream) -> None:
         """Take note that a stream is over."""
@@ -382,19 +306,6 @@ class Connection(asyncio.Protocol):
             if self.state is State.LEAVING:
                 self.close()
 
-    # ---- reading
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and not self.transport.is_closing():
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def _read_on(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
-
     # ---- the end
 
     def announce(self) -> None:
@@ -411,10 +322,12 @@ class Connection(asyncio.Protocol):
         self._last_stream = self._engine.highest_inbound_stream_id
         self._outbox.add(goaway(self._last_stream, NO_ERROR))
         self._outbox.flush_soon()
+        for stream in list(self.streams.values()):
+            stream.drain()
         if not self.streams:
             self.close()
 
-    def _fail(self, code: int, reason: str) -> None:
+    def fail(self, code: int, reason: str) -> None:
         """End the connection, and say why."""
         if self.state is not State.CLOSING:
             log.debug("a connection ended by an error: %s", reason)
@@ -434,7 +347,7 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         if self.transport.is_closing():
             return
-        self._read_on()
+        self._inbox.stop()
         if self.tls is None:
             with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
                 self.transport.write_eof()
@@ -458,9 +371,8 @@ class Connection(asyncio.Protocol):
             elapsed = now - self.since - lane.linger_timeout
             if elapsed > lane.write_timeout or (elapsed > 0 and not self._outbox.unsent):
                 self.abort()
-        elif self._reader.in_head or not self._settings_seen:
-            if now - self._head_since > lane.header_timeout and not self._reading_paused:
-                self._fail(NO_ERROR, "a head that took too long")
+        elif self._inbox.is_late(now, lane.header_timeout):
+            self.fail(NO_ERROR, "a head that took too long")
         elif not (self.streams or self.running) and now - self.since > lane.keep_alive_timeout:
             self.leave()
         if self.state is not State.CLOSING:
@@ -468,12 +380,15 @@ class Connection(asyncio.Protocol):
 
     def _check_streams(self, now: float) -> None:
         lane = self.lane
-        room = self._engine.inbound_flow_control_window > 0 and not self._reading_paused
         for stream in list(self.streams.values()):
             if stream.pending and now - stream.pending_since > lane.write_timeout:
                 log.debug("a client has stopped taking a response")
                 stream.reset(CANCEL)
-            elif room and stream.waits_for_body and now - stream.body_since > lane.body_timeout:
+            elif (
+                stream.waits_for_body
+                and self._inbox.waits
+                and now - stream.body_since > lane.body_timeout
+            ):
                 log.debug("a body stood still")
                 if stream.finished:
                     stream.reset(NO_ERROR)

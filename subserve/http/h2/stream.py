@@ -177,6 +177,11 @@ class Stream:
         """Take note that all that was pending is out, and that nothing more comes or goes."""
         self._connection.forget(self)
 
+    def drain(self) -> None:
+        """Do not wait for the rest of a body that nobody wants."""
+        if self.finished and not self.pending:
+            self.reset(NO_ERROR)
+
     def took(self, size: int) -> None:
         """Take note that `size` bytes of what was pending are out."""
         self.pending = self.pending[size:]
@@ -364,9 +369,11 @@ class Stream:
         connection = self._connection
         connection.acknowledge(self.number, len(self._body))
         self._body.clear()
-        connection.response_ended()
+        connection.served += 1
         if self.over and not self.gone:
             connection.forget(self)
+        elif connection.leaving:
+            self.drain()
         self._tell()
 
     def _drop_pending(self) -> None:

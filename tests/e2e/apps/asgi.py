@@ -130,6 +130,16 @@ async def length(x: Exchange) -> None:
     await x.body()
 
 
+async def whole(x: Exchange) -> None:
+    """``/whole/N``: N bytes, at once."""
+    await x.answer(b"w" * int(x.path[0]))
+
+
+async def unread_for_ever(x: Exchange) -> None:
+    """Neither read nor answer."""
+    await asyncio.Event().wait()
+
+
 async def stream(x: Exchange) -> None:
     """``/stream/N``: N bytes in parts, not announced."""
     await x.start()
@@ -309,6 +319,8 @@ ROUTES: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "echo": echo,
     "unread": unread,
     "length": length,
+    "whole": whole,
+    "unread-for-ever": unread_for_ever,
     "stream": stream,
     "parts": parts,
     "endless": endless,
