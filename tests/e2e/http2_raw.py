@@ -183,8 +183,22 @@ class Raw:
 
     def body_of(self, stream: int) -> bytes:
         """Wait for the end of a response and return its body."""
-        self.until(DATA, stream, END_STREAM)
+        self.until_over(stream)
         return b"".join(f.payload for f in self.frames if (f.kind, f.stream) == (DATA, stream))
+
+    def until_over(self, stream: int) -> bool:
+        """Wait for the end of a stream; return whether it was a response."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            for one in self.frames:
+                if one.stream == stream and one.kind == RST_STREAM:
+                    return False
+                if one.stream == stream and one.kind in {DATA, HEADERS} and one.flags & END_STREAM:
+                    return True
+            assert not self.closed, self.frames
+            assert time.monotonic() < deadline, "it does not end"
+            if select.select([self.sock], [], [], 1.0)[0]:
+                self._receive()
 
     def alive(self, stream: int) -> bool:
         """Tell whether the connection serves a request, over a stream that was not used."""
