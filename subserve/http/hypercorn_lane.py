@@ -1,4 +1,4 @@
-"""Connections through Hypercorn: HTTP/1.1, HTTP/2 by ALPN, prior knowledge and h2c, WebSocket.
+"""Connections through Hypercorn: WebSocket over HTTP/1.1.
 
 With `hypercorn_mended` the only module that touches Hypercorn.  It takes one connection at a time,
 so that a lane of our own can stand in front of it and pass on what it does not speak.
@@ -15,14 +15,12 @@ from collections.abc import Mapping
 from typing import Any, cast, override
 
 import h11
-from h2.exceptions import ProtocolError
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import AccessLogAtoms
 from hypercorn.logging import Logger as HypercornLogger
-from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 
 from subserve.http import hypercorn_mended
@@ -186,13 +184,6 @@ class _Connection(TCPServer):
 
     @override
     async def _initiate_server_close(self) -> None:
-        protocol = self.protocol.protocol
-        if isinstance(protocol, H2Protocol):
-            try:
-                protocol.connection.close_connection()  # GOAWAY, RFC 9113 section 6.8
-                await protocol._flush()
-            except ProtocolError as error:
-                log.debug("no GOAWAY: %s", error)
         await self.protocol.handle(Closed())
         self.writer.close()
         await self._until_closed()
@@ -269,9 +260,7 @@ def _hypercorn_config(config: Config, access: logging.Logger | None) -> Hypercor
     made.logger_class = _Logger
     made.include_server_header = False
     made.keep_alive_timeout = config.keep_alive_timeout
-    # Hypercorn's default of 1000 ends an HTTP/2 connection together with its open streams.
     made.keep_alive_max_requests = sys.maxsize
     made.h11_max_incomplete_size = config.max_header_bytes
-    made.h2_max_header_list_size = config.max_header_bytes
     made.websocket_max_message_size = config.ws_max_message_bytes
     return made

@@ -8,26 +8,21 @@ What is mended is said at each class.  All of it lives in the event loop's threa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast, override
 
 import h11
 import hypercorn.asyncio.tcp_server
 import hypercorn.protocol
-import hypercorn.protocol.h2
 import hypercorn.protocol.h11
-from h2.errors import ErrorCodes
-from h2.events import DataReceived, RequestReceived
-from h2.events import Event as H2Event
-from h2.exceptions import ProtocolError
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Updated
 from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol.events import Body, Data, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
@@ -38,22 +33,14 @@ from wsproto.frame_protocol import CloseReason
 
 from subserve.http.exchange import ClientGone, Message, Scope, Send
 
-CONNECTION_WINDOW_BYTES = 1024 * 1024
-"""How much request body an HTTP/2 client may send ahead over all streams of a connection: room for
-16 whose apps do not read (RFC 9113, section 6.9.2: each may hold 65,535 bytes)."""
-
 
 def put_in_place() -> None:
     """Have Hypercorn make our classes instead of its own.  Idempotent."""
     for module, mended in (
         (hypercorn.asyncio.tcp_server, _TaskGroup),
         (hypercorn.protocol, _H11Protocol),
-        (hypercorn.protocol, _H2Protocol),
         (hypercorn.protocol.h11, _HTTPStream),
         (hypercorn.protocol.h11, _WSStream),
-        (hypercorn.protocol.h2, _StreamBuffer),
-        (hypercorn.protocol.h2, _HTTPStream),
-        (hypercorn.protocol.h2, _WSStream),
     ):
         setattr(module, mended.__bases__[0].__name__, mended)
 
@@ -61,14 +48,6 @@ def put_in_place() -> None:
 @dataclass(frozen=True)
 class BrokenOff(ConnectionEvent):
     """The response has no end but that of the connection, and is not complete."""
-
-
-@dataclass(frozen=True)
-class _BodyTaken(StreamEvent):
-    """The app has taken in so many bytes of the request's body."""
-
-    stream_id: int
-    size: int
 
 
 class _Inbox:
@@ -79,11 +58,9 @@ class _Inbox:
     the stream is closed found no room, and one that asked again after a disconnect waited for ever.
     """
 
-    def __init__(self, stream: _HTTPStream | _WSStream, size: int) -> None:
-        self._stream = stream
+    def __init__(self, size: int) -> None:
         self._messages: asyncio.Queue[Message] = asyncio.Queue(size)
         self._last: Message | None = None
-        self._untaken_bytes = 0
 
     async def put(self, message: Message) -> None:
         """Wait for room and add `message`; once a disconnect has been put, drop it."""
@@ -91,31 +68,20 @@ class _Inbox:
             self._last = message
             self._messages.shutdown()
             return
-        self._untaken_bytes += len(message.get("body", b""))
-        try:
+        with contextlib.suppress(asyncio.QueueShutDown):
             await self._messages.put(message)
-        except asyncio.QueueShutDown:
-            await self._take(len(message.get("body", b"")))
 
     async def get(self) -> Message:
         """Wait for a message; after a disconnect return that, as often as asked."""
         try:
-            message = await self._messages.get()
+            return await self._messages.get()
         except asyncio.QueueShutDown:
             assert self._last is not None  # the app's own call cannot come after `close`
             return self._last
-        await self._take(len(message.get("body", b"")))
-        return message
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Drop what the app has left, and let go of who waits for room."""
         self._messages.shutdown(immediate=True)
-        await self._take(self._untaken_bytes)
-
-    async def _take(self, size: int) -> None:
-        if size:
-            self._untaken_bytes -= size
-            await self._stream.send(_BodyTaken(self._stream.stream_id, size))
 
 
 class _TaskGroup(TaskGroup):
@@ -130,10 +96,7 @@ class _TaskGroup(TaskGroup):
         self, app: Any, config: HypercornConfig, scope: Any, send: Any
     ) -> Callable[[Any], Awaitable[None]]:
         stream: _HTTPStream | _WSStream = send.__self__
-        # The bodies of HTTP/2 requests are bounded by flow control, see `_H2Protocol`; waiting for
-        # room would hold up the other streams, and what makes room for the response.
-        flow_controlled = isinstance(stream, HTTPStream) and scope["http_version"] == "2"
-        inbox = _Inbox(stream, 0 if flow_controlled else config.max_app_queue_size)
+        inbox = _Inbox(config.max_app_queue_size)
         self.spawn(self._run, app, scope, inbox, stream)
         return inbox.put
 
@@ -144,7 +107,7 @@ class _TaskGroup(TaskGroup):
         except asyncio.CancelledError, GeneratorExit:
             stream.closed = True
             raise
-        await inbox.close()
+        inbox.close()
         await stream.app_send(None)
 
 
@@ -320,107 +283,3 @@ class _H11Protocol(H11Protocol):
         if size > self.config.h11_max_incomplete_size:
             raise h11.RemoteProtocolError(f"a head of {size} bytes", error_status_hint=431)
         await super()._check_protocol(event)
-
-
-class _StreamBuffer(StreamBuffer):
-    """Lets an app go on when the client has taken what it has sent, not whenever it looks.
-
-    Hypercorn's lets it go on after each attempt to send, also one that the client's window did
-    not allow: a response of any size ends up in memory.
-    """
-
-    @override
-    async def pop(self, max_length: int) -> bytes:
-        data = bytes(self.buffer[:max_length])
-        del self.buffer[:max_length]
-        if len(self.buffer) < BUFFER_LOW_WATER:
-            await self._paused.set()
-        if not self.buffer:
-            await self._is_empty.set()
-        return data
-
-
-class _H2Protocol(H2Protocol):
-    """Ends streams as RFC 9113 has it, and does not let one hold up the others.
-
-    Hypercorn's leaves a stream open whose app fails after the response has begun, or whose
-    WebSocket is closed, and its client waits for the rest; it breaks the whole connection when
-    the body of a request that has been answered goes on; it reads nothing while one app does not
-    read its body; the app of a stream that waits for the client's window is never told that the
-    connection is gone; a request that is refused at a drain looks like one that was processed; it
-    announces the limit of the head, but does not keep to it.
-    """
-
-    @override
-    async def initiate(
-        self, headers: list[tuple[bytes, bytes]] | None = None, settings: Any = None
-    ) -> None:
-        await super().initiate(headers, settings)
-        self.connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65_535)
-        await self._flush()
-
-    @override
-    async def handle(self, event: ConnectionEvent) -> None:
-        await super().handle(event)
-        if isinstance(event, Closed):
-            for buffer in self.stream_buffers.values():
-                await buffer.close()
-
-    @override
-    async def stream_send(self, event: StreamEvent) -> None:
-        match event:
-            case _BodyTaken(stream_id=number, size=size):
-                self.connection.acknowledge_received_data(size, number)
-                await self._flush()
-            case StreamClosed(stream_id=number):
-                await self._end_stream(number)
-                await super().stream_send(event)
-            case _:
-                await super().stream_send(event)
-
-    async def _end_stream(self, number: int) -> None:
-        stream, buffer = self.streams.get(number), self.stream_buffers.get(number)
-        if stream is None or buffer is None or buffer._complete:
-            return
-        if isinstance(stream, WSStream):
-            # As `EndData` does, but not waiting for the client to make room: it may be the reader
-            # that calls.
-            buffer.set_complete()
-            self.priority.unblock(number)
-            await self.has_data.set()
-            return
-        try:
-            self.connection.reset_stream(number, ErrorCodes.INTERNAL_ERROR)
-        except ProtocolError:
-            return  # the client has gone
-        await self._flush()
-        await self._window_updated(number)  # has the sending task drop what it still holds of it
-
-    @override
-    async def _handle_events(self, events: Sequence[H2Event]) -> None:
-        for event in events:
-            match event:
-                case RequestReceived(stream_id=number) if self.context.terminated.is_set():
-                    # REFUSED_STREAM: not processed at all, safe to repeat (section 8.7).
-                    self.connection.reset_stream(number, ErrorCodes.REFUSED_STREAM)
-                case RequestReceived(stream_id=number) if self._is_too_long(event):
-                    self.connection.send_headers(number, [(b":status", b"431")], end_stream=True)
-                case DataReceived(stream_id=number):
-                    await self._take_data(event, self.streams.get(number))
-                case _:
-                    await super()._handle_events([event])
-        await self._flush()
-
-    def _is_too_long(self, event: RequestReceived) -> bool:
-        # Counted as RFC 9113, section 6.5.2 has it for SETTINGS_MAX_HEADER_LIST_SIZE.
-        size = sum(len(name) + len(value) + 32 for name, value in event.headers)
-        return size > self.config.h2_max_header_list_size
-
-    async def _take_data(self, event: DataReceived, stream: HTTPStream | WSStream | None) -> None:
-        taken = event.flow_controlled_length
-        if stream is not None:
-            await stream.handle(Body(stream_id=event.stream_id, data=event.data))
-            if isinstance(stream, HTTPStream) and not stream.closed:
-                taken -= len(event.data)  # the padding; the rest once the app has read it
-        if taken:
-            self.connection.acknowledge_received_data(taken, event.stream_id)

@@ -242,8 +242,6 @@ THIRD_PARTY = {
         "subserve.http.h2.connection",
         "subserve.http.h2.engine",
         "subserve.http.h2.inbox",
-        "subserve.http.hypercorn_lane",
-        "subserve.http.hypercorn_mended",
     },
     "hpack": {"subserve.http.h2.answers", "subserve.http.h2.engine"},
     "h11": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},

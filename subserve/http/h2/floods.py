@@ -7,7 +7,7 @@ connection has more to spend than one that does nothing else.
 """
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum
 from typing import Final
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
@@ -26,23 +26,23 @@ class Allowance:
     per_second: float
 
 
-class Kind(Enum):
+class Kind(IntEnum):
     """What is counted."""
 
-    SETTINGS = auto()
+    SETTINGS = 0
     """CVE-2019-9515.  Clients send one or two in the life of a connection, and acknowledge ours."""
-    PING = auto()
+    PING = 1
     """CVE-2019-9512.  Some clients measure the line with one for each round trip of a download."""
-    RESET = auto()
+    RESET = 2
     """CVE-2023-44487, CVE-2025-8671: streams that end by RST_STREAM, whoever sends it.  A browser
     that leaves a page may reset all that it has open."""
-    PRIORITY = auto()
+    PRIORITY = 3
     """CVE-2019-9513.  Some browsers send a few at first, and one or two for each request."""
-    WINDOW_UPDATE = auto()
+    WINDOW_UPDATE = 4
     """Clients send one or two for each frame of a response; those are earned."""
-    EMPTY = auto()
+    EMPTY = 5
     """CVE-2019-9518: DATA and CONTINUATION that hold nothing, and end nothing."""
-    OTHER = auto()
+    OTHER = 6
     """GOAWAY and frames of unknown types, which are ignored (RFC 9113, section 5.5)."""
 
 
@@ -57,6 +57,8 @@ ALLOWED: Final = {
 }
 """None of these was measured: each is several times what browsers, curl, nghttp and the clients in
 Python send, and a small part of a second of CPU time."""
+
+_BURSTS: Final = [float(ALLOWED[kind].burst) for kind in Kind]
 
 _PLAIN: Final = {
     PRIORITY: Kind.PRIORITY,
@@ -89,7 +91,7 @@ class FrameBudget:
     __slots__ = ("_left", "_since")
 
     def __init__(self, now: float) -> None:
-        self._left = {kind: float(ALLOWED[kind].burst) for kind in Kind}
+        self._left = _BURSTS.copy()
         self._since = now
 
     def spend(self, kind: Kind, now: float, count: int = 1) -> bool:
@@ -101,7 +103,8 @@ class FrameBudget:
 
     def earn(self, kind: Kind, count: int) -> None:
         """Allow `count` more of a kind, up to its burst."""
-        self._left[kind] = min(self._left[kind] + count, ALLOWED[kind].burst)
+        left = self._left[kind] + count
+        self._left[kind] = min(left, _BURSTS[kind])
 
     def _fill_up(self, now: float) -> None:
         elapsed = now - self._since
