@@ -49,7 +49,7 @@ class Inbox:
         if not self._reader.in_head:
             self._head_since = self._connection.lane.now
         self._reader.feed(data)
-        if self._resume_handle is None and not self._outbox.full:
+        if self._resume_handle is None:
             self._take_frames()
 
     def go_on(self) -> None:
