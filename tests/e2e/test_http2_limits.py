@@ -38,12 +38,12 @@ MAX_BODY = 100_000
 STREAMS = 8
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def server(request: pytest.FixtureRequest, shared_serve: Serve) -> Server:
+@pytest.fixture(scope="module")
+def server(shared_serve: Serve) -> Server:
     """One whose clients may take half a second for anything."""
     timeouts = ("header", "body", "write", "keep-alive")
     return shared_serve(
-        *("asgi:app", "--workers", "1", "--loop", request.param),
+        *("asgi:app", "--workers", "1"),
         *(f"--{kind}-timeout=0.5s" for kind in timeouts),
         *(f"--max-body-bytes={MAX_BODY}", f"--h2-max-concurrent-streams={STREAMS}"),
     )

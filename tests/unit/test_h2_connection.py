@@ -224,6 +224,18 @@ def test_any_frames_in_any_order(frames: list[bytes], cut: int, streams: int) ->
     asyncio.run(main())
 
 
+def test_settings_with_a_flag_that_is_not_theirs() -> None:
+    """Regression: it was taken for padding, of a payload from which the unknown had been removed."""
+
+    async def main() -> None:
+        bench = Bench(echo)
+        await bench.feed(PREFACE + frame(SETTINGS, 0x8, payload=bytes(12)) + request(1))
+        assert any(kind == HEADERS for kind, *_ in bench.transport.frames)
+        await bench.end()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("window", [0, 1000, 2**31 - 1])
 def test_what_waits_is_counted(window: int) -> None:
     async def main() -> None:

@@ -51,7 +51,7 @@ class Frame(NamedTuple):
 
     @property
     def pad_length(self) -> int:
-        """What the first byte of the payload says; 0 where there is none."""
+        """What the first byte of DATA with the flag PADDED says; 0 where there is none."""
         return self.data[HEADER_BYTES] if self.length else 0
 
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Final
 from h2.exceptions import ProtocolError
 
 from subserve.http.h2.engine import Engine
-from subserve.http.h2.floods import GOAWAY, HEADERS, PADDED, SETTINGS, FrameBudget, Kind, kind_of
+from subserve.http.h2.floods import (
+    DATA,
+    GOAWAY,
+    HEADERS,
+    PADDED,
+    SETTINGS,
+    FrameBudget,
+    Kind,
+    kind_of,
+)
 from subserve.http.h2.frames import (
     ENHANCE_YOUR_CALM,
     PREFACE,
@@ -132,7 +141,7 @@ class Inbox:
             if kind != SETTINGS:
                 raise FrameError(PROTOCOL_ERROR, "no SETTINGS behind the preface")
             self._settings_seen = True
-        pad_length = frame.pad_length if frame.flags & PADDED else 0
+        pad_length = frame.pad_length if kind == DATA and frame.flags & PADDED else 0
         charge = kind_of(kind, frame.flags, frame.length, pad_length)
         if charge is not None:
             self._spend(charge, 1)
