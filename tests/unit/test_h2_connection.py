@@ -225,7 +225,7 @@ def test_any_frames_in_any_order(frames: list[bytes], cut: int, streams: int) ->
 
 
 def test_settings_with_a_flag_that_is_not_theirs() -> None:
-    """Regression: it was taken for padding, of a payload from which the unknown had been removed."""
+    """Regression: it was taken for padding, of a payload of which nothing was left."""
 
     async def main() -> None:
         bench = Bench(echo)
