@@ -5,6 +5,7 @@ A real event loop, the real connection and the real library; only the transport 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from typing import Any, cast
 
 import pytest
@@ -34,6 +35,10 @@ from subserve.scoreboard import ROW_BYTES, Counter, Row
 type App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 TURNS = 200  # of the loop, for what takes a few
+
+
+connected: ContextVar[str | None] = ContextVar("connected", default=None)
+left: ContextVar[str | None] = ContextVar("left", default=None)
 
 
 class Transport:
@@ -304,6 +309,46 @@ def test_a_transport_that_overflows_stops_the_reading() -> None:
         await bench.turn()
         assert len(bench.transport.frames) == before + 1
         assert bench.transport.reading
+        await bench.end()
+
+    asyncio.run(main())
+
+
+def test_requests_begin_in_the_context_of_their_connection() -> None:
+    """Not of another connection, nor of a request before, nor of the turn that begins them."""
+    seen = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        seen.append((connected.get(), left.get()))
+        left.set("by a request")
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    async def main() -> None:
+        benches = []
+        for name in ("one", "two"):
+            connected.set(name)
+            benches.append(Bench(app))
+        connected.set("neither")
+        for bench in benches:
+            await bench.feed(BEGIN, b"".join(request(stream) for stream in range(1, 41, 2)))
+            await bench.end()
+
+    asyncio.run(main())
+    assert seen == [("one", None)] * 20 + [("two", None)] * 20
+
+
+def test_a_time_in_which_we_did_not_run_counts_for_nobody() -> None:
+    """Regression: after SIGSTOP clients were told that they were late."""
+
+    async def main() -> None:
+        bench = Bench(echo)
+        await bench.feed(BEGIN, request(1, head(b"POST"), flags=0))
+        now = bench.lane.now
+        bench.lane._stood_still -= 1000.0  # as good as 1000 seconds
+        bench.lane._sweep()
+        assert bench.connection.streams
+        assert bench.lane.now < now + 10
         await bench.end()
 
     asyncio.run(main())

@@ -9,6 +9,7 @@ Interpreter: the worker's.  Thread: the loop's.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections import deque
 from enum import Enum, auto
@@ -74,6 +75,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, lane: H2Lane, transport: asyncio.Transport) -> None:
         self.lane = lane
         self.transport = transport
+        self.context = contextvars.copy_context()
+        """What its requests begin in, so that none sees the variables of another."""
         self.ended: asyncio.Future[None] = lane.loop.create_future()
         """Done when the connection is lost."""
         info = transport.get_extra_info
@@ -226,7 +229,7 @@ class Connection(asyncio.Protocol):
     def _run(self, stream: Stream) -> None:
         """Run the app, at once, as far as it goes without waiting."""
         self.running += 1
-        loop, context = self.lane.loop, self.lane.context.copy()
+        loop, context = self.lane.loop, self.context.copy()
         task = asyncio.Task(stream.run(), loop=loop, context=context, eager_start=True)
         if not task.done():
             self.tasks.add(task)

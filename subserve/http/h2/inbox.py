@@ -125,8 +125,10 @@ class Inbox:
 
     def _take_frames_soon(self) -> None:
         # In a context of its own: the next request must not see the variables of this one.
-        lane = self._connection.lane
-        self._resume_handle = lane.loop.call_soon(self._take_frames, context=lane.context)
+        connection = self._connection
+        self._resume_handle = connection.lane.loop.call_soon(
+            self._take_frames, context=connection.context
+        )
 
     def _read_on(self) -> None:
         if self._reading_paused:

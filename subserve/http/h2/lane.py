@@ -1,7 +1,6 @@
 """What the HTTP/2 connections of a worker share: limits, the clock, the sweep, the drain."""
 
 import asyncio
-import contextvars
 import logging
 import sys
 from collections.abc import Mapping
@@ -46,12 +45,14 @@ class H2Lane:
         access: logging.Logger | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.context = contextvars.copy_context()
-        """What requests begin in, so that none sees the variables of another."""
         self.exchanges = exchanges
         self.state = dict(state)
         self.now = self.loop.time()
-        """The time of the last sweep: near enough for time-outs, and free of cost to read."""
+        """The time of the last sweep: near enough for time-outs, and free of cost to read.
+
+        It stands still while we do not run: what clients have sent meanwhile is not late.
+        """
+        self._stood_still = 0.0  # s
         self.date = answers.date_field()
         self.access = AccessLog(access, config.access_log_format) if access is not None else None
         self.logs_headers = access is not None and "}o" in config.access_log_format
@@ -125,12 +126,17 @@ class H2Lane:
 
     def _tell_time(self) -> float:
         self.date = answers.date_field()
-        self.now = self.loop.time()
+        self.now = self.loop.time() - self._stood_still
         return self.now
 
     def _sweep(self) -> None:
         """Tell the time to all connections, as long as there are any."""
-        now = self._tell_time()
+        last, now = self.now, self._tell_time()
+        late = now - last - self._interval
+        if late > self._interval:
+            # A handler that blocks, SIGSTOP, a machine that slept.
+            self._stood_still += late
+            now = self._tell_time()
         for connection in list(self._connections):
             connection.check_time(now)
         self._timer = None
