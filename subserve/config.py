@@ -19,6 +19,14 @@ LEAST_HANG_TIMEOUT = 0.5
 """Seconds; below it a busy machine would look like a worker that hangs."""
 
 
+OWN_LANES = (
+    *("header_timeout", "body_timeout", "write_timeout", "max_header_count", "max_body_bytes"),
+    *("http_parser", "h2_max_concurrent_streams", "ws_ping_interval", "ws_ping_timeout"),
+    *("ws_compression", "ws_window_bits", "ws_context_takeover"),
+)
+"""Options that mean nothing to Hypercorn's protocol classes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One value as it was given: texts to be parsed, and where they stand."""
@@ -240,6 +248,9 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
         )
     if config.keyfile_password and config.keyfile_password_file:
         yield f"{flag('keyfile_password_file')}: there is a --keyfile-password, too; give one"
+    for name in OWN_LANES if config.http == "hypercorn" else ():
+        if name in settings:
+            yield f"{flag(name)}: means nothing to Hypercorn; leave it out, or --http hypercorn"
     if config.verify_client != "none" and not config.ca_certs:
         yield f"{flag('verify_client')}: needs --ca-certs, to know whom to trust"
     if config.ca_certs and config.verify_client == "none":

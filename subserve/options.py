@@ -238,6 +238,13 @@ class Config:
         group="workers",
         choices=("asyncio", "uvloop"),
     )
+    http: Literal["own", "hypercorn"] = _option(
+        "own",
+        "Who speaks HTTP and WebSocket: subserve's own lanes, or Hypercorn's protocol classes, "
+        "which are slower, less strict, and know fewer limits.",
+        group="workers",
+        choices=("own", "hypercorn"),
+    )
     http_parser: Literal["auto", "c", "python"] = _option(
         "auto",
         "Read HTTP/1.1 heads in C, where that part of subserve was built, or in Python.",
@@ -411,7 +418,7 @@ class Config:
     )
     max_body_bytes: int = _option(
         0,
-        "Largest request body that is accepted over HTTP/1.1, or off.",
+        "Largest request body that is accepted, or off.",
         group="limits",
         parse=or_off(parse_size),
         metavar="SIZE|off",
@@ -425,6 +432,13 @@ class Config:
         parse=or_off(parse_count),
         metavar="N|off",
         default_text="off",
+    )
+    h2_max_concurrent_streams: int = _option(
+        128,
+        "Requests that a client may have open at a time over one HTTP/2 connection.",
+        group="limits",
+        parse=parse_count,
+        metavar="N",
     )
     max_queue: int = _option(
         1000,

@@ -1,4 +1,4 @@
-"""Connections through Hypercorn: HTTP/2 by ALPN, prior knowledge and h2c.
+"""Connections through Hypercorn: HTTP/1.1, HTTP/2 by ALPN, prior knowledge and h2c, WebSocket.
 
 With `hypercorn_mended` the only module that touches Hypercorn.  It takes one connection at a time,
 so that a lane of our own can stand in front of it and pass on what it does not speak.
@@ -23,7 +23,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import AccessLogAtoms
 from hypercorn.logging import Logger as HypercornLogger
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 
 from subserve.http import hypercorn_mended
 from subserve.http.exchange import Exchanges
@@ -147,8 +147,10 @@ class _Connection(TCPServer):
         still_sends = True
         protocol = self.protocol.protocol
         if isinstance(protocol, H11Protocol):
-            assert isinstance(protocol.connection, h11.Connection)  # no WebSocket comes here
-            still_sends = _still_sends(protocol.connection)
+            # Without half-closed connections, as with TLS, a WebSocket client that has answered
+            # our close frame would wait for us, and we for it.
+            is_websocket = isinstance(protocol.connection, H11WSConnection)
+            still_sends = not (is_websocket and self._is_tls) and _still_sends(protocol.connection)
             protocol.connection = cast(Any, _NothingMore())
         if still_sends:
             # TLS has no half-closed state here, and uvloop objects where the client has gone.
@@ -218,7 +220,7 @@ class _Connection(TCPServer):
             log.debug("a connection broke: %s", error)
 
 
-def _still_sends(connection: h11.Connection) -> bool:
+def _still_sends(connection: h11.Connection | H11WSConnection) -> bool:
     """Tell whether more may come than the requests that have been answered."""
     requests_over = connection.their_state in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}
     return not requests_over or bool(connection.trailing_data[0])

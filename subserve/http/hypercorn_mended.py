@@ -50,6 +50,7 @@ def put_in_place() -> None:
         (hypercorn.protocol, _H11Protocol),
         (hypercorn.protocol, _H2Protocol),
         (hypercorn.protocol.h11, _HTTPStream),
+        (hypercorn.protocol.h11, _WSStream),
         (hypercorn.protocol.h2, _StreamBuffer),
         (hypercorn.protocol.h2, _HTTPStream),
         (hypercorn.protocol.h2, _WSStream),

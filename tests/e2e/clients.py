@@ -178,11 +178,20 @@ class H2:
         self.wire = wire
         self.window = window
         self.goaway: int | None = None
+        self.last_stream: int | None = None
+        """What the last GOAWAY has named."""
         self.closed = False
         self.streams: dict[int, Stream] = {1: Stream()} if upgraded else {}
         self.connection = h2.connection.H2Connection(
             h2.config.H2Configuration(header_encoding="utf-8")
         )
+        # h2 takes a GOAWAY for the end of everything; RFC 9113, section 6.8, lets streams finish.
+        machine, state = self.connection.state_machine, h2.connection.ConnectionState
+        goaway = h2.connection.ConnectionInputs.RECV_GOAWAY
+        machine._transitions = {
+            **machine._transitions,
+            (state.CLIENT_OPEN, goaway): (None, state.CLIENT_OPEN),
+        }
         self.connection.local_settings = h2.settings.Settings(
             initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
         )
@@ -247,8 +256,9 @@ class H2:
                 self.streams[number].ended = True
             case h2.events.StreamReset(stream_id=number, error_code=code):
                 self.streams[number].reset = int(code)
-            case h2.events.ConnectionTerminated(error_code=code):
+            case h2.events.ConnectionTerminated(error_code=code, last_stream_id=last):
                 self.goaway = int(code)
+                self.last_stream = last or 0
 
     def until(self, condition: Callable[[], object]) -> None:
         """Take in what comes until `condition` is fulfilled, the server closes, or `DEADLINE`."""

@@ -1,6 +1,6 @@
 """WebSocket: RFC 6455 over HTTP/1.1, RFC 8441 over HTTP/2, and what ASGI makes of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,8 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from tests.e2e.clients import DEADLINE, H2, Stream, Wire
+from tests.e2e.clients import DEADLINE, Wire
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -184,78 +182,3 @@ def test_a_frame_that_breaks_the_rules(server: Server, frame: bytes) -> None:
 def test_a_handshake_that_is_not_one(server: Server) -> None:
     with Wire.connect(server.address) as wire:
         assert wire.get("/ws/echo", *UPGRADE[:2]).answer().status == 400
-
-
-# ---- over HTTP/2
-
-
-class WebSocketStream:
-    """A WebSocket over one stream of an HTTP/2 connection."""
-
-    def __init__(self, client: H2, path: str) -> None:
-        self.client = client
-        client.until(lambda: client.connection.remote_settings.enable_connect_protocol)
-        self.number = client.open(
-            path, (":protocol", "websocket"), ("sec-websocket-version", "13"), method="CONNECT"
-        )
-        self._protocol = Connection(ConnectionType.CLIENT)
-        self._events = self._read()
-        client.until(lambda: self.stream.status is not None)
-
-    @property
-    def stream(self) -> Stream:
-        return self.client.streams[self.number]
-
-    def send(self, event: Event) -> None:
-        self.client.send(self.number, self._protocol.send(event))
-
-    def receive(self) -> Event:
-        return next(self._events)
-
-    def _read(self) -> Iterator[Event]:
-        while True:
-            self.client.until(lambda: self.stream.body)
-            self._protocol.receive_data(bytes(self.stream.body))
-            self.stream.body.clear()
-            yield from self._protocol.events()
-
-
-def test_over_http2(server: Server) -> None:
-    """Beside ordinary streams of the same connection, which goes on after it."""
-    with Wire.connect(server.address) as wire:
-        client = H2(wire)
-        chat = WebSocketStream(client, "/ws/echo")
-        assert chat.stream.status == 200
-        chat.send(TextMessage("hello"))
-        assert chat.receive() == TextMessage("hello")
-        assert client.get("/length/3").body == b"sss"
-        chat.send(BytesMessage(b"\0\1"))
-        assert chat.receive() == BytesMessage(b"\0\1")
-        chat.send(Ping(b"there?"))
-        assert chat.receive() == Pong(b"there?")
-        chat.send(CloseConnection(4003, "over two"))
-        assert chat.receive() == CloseConnection(4003, "over two")
-        assert client.finish(chat.number).ended
-        server.wait_for("websocket closed with 4003 'over two'")
-        assert client.get("/length/3").body == b"sss"
-
-
-def test_over_http2_an_app_that_fails_or_closes(server: Server) -> None:
-    """Regression: the stream stayed open behind the close frame."""
-    with Wire.connect(server.address) as wire:
-        client = H2(wire)
-        failed = WebSocketStream(client, "/ws/fail?when=after")
-        failed.send(TextMessage("go"))
-        received = failed.receive()
-        assert isinstance(received, CloseConnection)
-        assert received.code == 1011
-        assert client.finish(failed.number).ended
-        closed = WebSocketStream(client, "/ws/close?code=4004")
-        received = closed.receive()
-        assert isinstance(received, CloseConnection)
-        assert received.code == 4004
-        assert client.finish(closed.number).ended
-        assert WebSocketStream(client, "/ws/reject").stream.status == 403
-        assert WebSocketStream(client, "/ws/deny").stream.status == 429
-        assert WebSocketStream(client, "/ws/fail?when=before").stream.status == 500
-        assert client.get("/length/3").body == b"sss"

@@ -247,7 +247,12 @@ def test_only_extensions_touch_the_import_machinery(hazard: str, others: set[str
 
 THIRD_PARTY = {
     "hypercorn": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
-    "h2": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
+    "h2": {
+        "subserve.http.h2.connection",
+        "subserve.http.h2.engine",
+        "subserve.http.h2.inbox",
+    },
+    "hpack": {"subserve.http.h2.answers", "subserve.http.h2.engine"},
     "h11": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "wsproto": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "uvloop": {"subserve.worker.loops"},

@@ -214,11 +214,13 @@ class Connection(asyncio.Protocol):
             self.client, self.server = self.proxied
         self.tls: dict[str, Any] | None = None  # the ASGI extension
         self.scheme = "http"
+        elsewhere = self.lane.only_elsewhere
         if (secured := info("ssl_object")) is not None:
             self.tls = tls.asgi_extension(secured)
             self.scheme = "https"
-            if tls.has_agreed_on_http2(secured):
-                self._hand_over(b"")
+            elsewhere |= tls.has_agreed_on_http2(secured)
+        if elsewhere:
+            self._hand_over(b"")
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -100,6 +100,8 @@ class Lane:
         """The time of the last sweep: near enough for time-outs, and free of cost to read."""
         self.date = date_line()
         """The Date header: as old as the last sweep, at most a second."""
+        self.only_elsewhere = config.http == "hypercorn"
+        """Whether none of the connections is served here."""
         self.draining = False
         functions = speed.choose(config.http_parser)
         self.parse_head = functions.parse_head

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ type Receive = Callable[[], Awaitable[dict[str, Any]]]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 worker = subserve.current_worker()
+left_behind: ContextVar[str | None] = ContextVar("left_behind", default=None)
 served = 0
 SECRET = "stolen"
 kept_alive: set[asyncio.Task[Any]] = set()
@@ -128,6 +130,31 @@ async def length(x: Exchange) -> None:
     for position in range(0, size, 65536):
         await x.body(b"s" * min(65536, size - position), more=True)
     await x.body()
+
+
+async def leak(x: Exchange) -> None:
+    """``/leak/PORT?as=NAME``: leave NAME wherever it can be left, and tell what was there."""
+
+    def found() -> list[str | None]:
+        return [left_behind.get(), x.scope.get("left"), x.scope["state"].get("left")]
+
+    before = found()
+    left_behind.set(x.query["as"])
+    x.scope["left"] = x.scope["state"]["left"] = x.query["as"]
+    x.scope["headers"].append((b"left", b"behind"))
+    if x.path[0] != "0":
+        await passage(x.path[0])
+    await x.answer(json.dumps({"before": before, "after": found()}))
+
+
+async def whole(x: Exchange) -> None:
+    """``/whole/N``: N bytes, at once."""
+    await x.answer(b"w" * int(x.path[0]))
+
+
+async def unread_for_ever(x: Exchange) -> None:
+    """Neither read nor answer."""
+    await asyncio.Event().wait()
 
 
 async def stream(x: Exchange) -> None:
@@ -309,6 +336,9 @@ ROUTES: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "echo": echo,
     "unread": unread,
     "length": length,
+    "leak": leak,
+    "whole": whole,
+    "unread-for-ever": unread_for_ever,
     "stream": stream,
     "parts": parts,
     "endless": endless,
