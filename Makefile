@@ -6,8 +6,8 @@ APP = examples.fastapi_app.main:app
 WORKERS = 2
 BIND = 127.0.0.1:8000
 
-# How long `make soak` takes.
-MINUTES = 30
+# How long `make soak` and `make fuzz` take.
+MINUTES = $(if $(filter fuzz,$(MAKECMDGOALS)),10,30)
 
 # 3.14 or 3.15: work in .venv-3.14 or .venv-3.15.  Empty: in .venv, with the best Python at hand.
 PYTHON =
@@ -40,7 +40,7 @@ WHEEL = .cache/wheel
 # Requests that other servers are tested with; not in the repository.
 CORPORA = .cache/corpora
 
-.PHONY: help serve test test-wheel corpora loadtest soak lint format readme lock build venv clean
+.PHONY: help serve test test-wheel corpora loadtest soak fuzz lint format readme lock build venv clean
 .DEFAULT_GOAL = help
 
 help: ## show this
@@ -81,6 +81,9 @@ corpora: venv ## fetch the requests of gunicorn's own tests, which tests/conform
 
 soak: venv ## load a server for MINUTES with clients that give up, and see that nothing grows
 	$(VENV)/bin/python -m loadtests.soak --minutes $(MINUTES) $(ARGS)
+
+fuzz: venv ## throw mutations at the parsers for MINUTES; ARGS="http1 --keep" picks a target
+	$(VENV)/bin/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
 lint: venv ## check formatting, lint and types
 	$(VENV)/bin/ruff format --check .

@@ -114,7 +114,9 @@ def _parse(settings: Mapping[str, Setting], problems: list[str]) -> Iterator[tup
         if name == "app":
             yield name, setting.texts[-1]
             continue
-        row = table[name][1]
+        option, row = table[name]
+        if row.repeatable and not option.default and setting.texts == ("",):
+            continue  # an empty variable is nothing, as with options that are given once
         try:
             values = tuple(row.parse(text) for text in setting.texts)
         except ValueError as error:
@@ -209,7 +211,8 @@ def _load_file(
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             problems.append(f"{path}: cannot be read: {error.strerror}")
-        except ValueError as error:  # TOML syntax, or not UTF-8
+        # TOML syntax, or not UTF-8; lists in lists in lists
+        except (ValueError, RecursionError) as error:
             problems.append(f"{path}: not valid TOML: {error}")
         else:
             if path.name != "pyproject.toml":
@@ -227,19 +230,25 @@ def _contradictions(config: Config, settings: Mapping[str, Setting]) -> Iterator
     def flag(name: str) -> str:
         return settings[name].origin if name in settings else flag_of(name)
 
-    for name in ("keyfile", "ca_certs"):
+    for name in ("keyfile", "keyfile_password", "keyfile_password_file", "ca_certs"):
         if getattr(config, name) and not config.certfile:
             yield f"{flag(name)}: needs --certfile"
-    if config.keyfile_password and not config.certfile:
-        yield f"{flag('keyfile_password')}: needs --certfile"
+    if config.keyfile and config.certfile and len(config.keyfile) != len(config.certfile):
+        yield (
+            f"{flag('keyfile')}: {len(config.keyfile)} of them for {len(config.certfile)} "
+            "--certfile; give one for each, or none where the keys are in those files"
+        )
+    if config.keyfile_password and config.keyfile_password_file:
+        yield f"{flag('keyfile_password_file')}: there is a --keyfile-password, too; give one"
     if config.verify_client != "none" and not config.ca_certs:
         yield f"{flag('verify_client')}: needs --ca-certs, to know whom to trust"
     if config.ca_certs and config.verify_client == "none":
         yield f"{flag('ca_certs')}: checks nobody without --verify-client optional or required"
-    for name in ("certfile", "keyfile", "ca_certs"):
-        path = getattr(config, name)
-        if path and not os.access(path, os.R_OK):
-            yield f"{flag(name)}: cannot read {path!r}"
+    for name in ("certfile", "keyfile", "keyfile_password_file", "ca_certs"):
+        value = getattr(config, name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if path and not os.access(path, os.R_OK):
+                yield f"{flag(name)}: cannot read {path!r}"
     if not Path(config.app_dir).is_dir():
         yield f"{flag('app_dir')}: {config.app_dir!r} is not a directory"
     for folder in config.reload_dir:

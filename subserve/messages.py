@@ -159,5 +159,5 @@ def _decode(body: bytes) -> Message:
     try:
         name, *values = json.loads(body)
         return _BY_NAME[name](*values)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ChannelError(f"not a message: {body[:80]!r}") from error

@@ -303,7 +303,8 @@ class Config:
     )
     header_timeout: float = _option(
         10.0,
-        "Time a client may take for a request head, all in all, and to begin its first one.",
+        "Time a client may take for a request head, all in all, to begin its first one, and for "
+        "the TLS handshake before it.",
         group="time",
         parse=parse_duration,
         metavar="TIME",
@@ -419,27 +420,44 @@ class Config:
         default_text="16MiB",
     )
 
-    certfile: str = _option(
-        "",
-        "PEM file with the certificate chain; turns TLS on for all listeners.",
+    certfile: tuple[str, ...] = _option(
+        (),
+        "PEM file with a certificate and its chain; turns TLS on for all listeners. Repeatable: "
+        "each client gets the one with the name that it asks for, or the first.",
         group="TLS",
         metavar="FILE",
+        repeatable=True,
         default_text="none",
     )
-    keyfile: str = _option(
-        "",
-        "PEM file with the private key, where it is not in the certificate's file.",
+    keyfile: tuple[str, ...] = _option(
+        (),
+        "PEM file with the private key, where it is not in the certificate's file. Repeatable: one "
+        "for each --certfile, in the same order.",
         group="TLS",
         metavar="FILE",
+        repeatable=True,
         default_text="none",
     )
     keyfile_password: str = _option(
         "",
-        "Password of the private key; SUBSERVE_KEYFILE_PASSWORD hides it from ps.",
+        "Password of the private keys; SUBSERVE_KEYFILE_PASSWORD hides it from ps.",
         group="TLS",
         metavar="TEXT",
         secret=True,
         default_text="none",
+    )
+    keyfile_password_file: str = _option(
+        "",
+        "File that holds the password of the private keys.",
+        group="TLS",
+        metavar="FILE",
+        default_text="none",
+    )
+    tls_min_version: Literal["1.2", "1.3"] = _option(
+        "1.2",
+        "Oldest version of TLS that is spoken.",
+        group="TLS",
+        choices=("1.2", "1.3"),
     )
     ca_certs: str = _option(
         "",

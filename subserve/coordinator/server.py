@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 
-from subserve import descriptors, messages, scratch, signals, tls
+from subserve import certificates, descriptors, messages, scratch, signals, tls
 from subserve import log as subserve_log
 from subserve.channel import Channel
 from subserve.coordinator.acceptor import Acceptor
@@ -100,6 +100,9 @@ def _serve_on(
     faulthandler.enable(
         subserve_log.STDERR
     )  # a crash in C code ends all workers: let it say where it was
+    if config.certfile:
+        for text in certificates.all_warnings(config):
+            log.warning("%s", text)
     if config.workers > 1:
         # The workers use the cores already.  Set before any of them loads such a library, which
         # reads it once and is shared by all.

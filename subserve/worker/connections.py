@@ -9,8 +9,9 @@ from functools import partial
 from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
-from subserve.tls import HANDSHAKE_TIMEOUT
+from subserve.worker.loops import AsyncioLoop
 from subserve.worker.proxied import ProxyProtocol
+from subserve.worker.transport import SocketTransport
 
 log = logging.getLogger("subserve.worker")
 
@@ -83,9 +84,16 @@ class Connections:
         sock = socket.socket(family, fileno=fd)
         sock.setblocking(False)
         plain = self._context is None and self._proxy_protocol is None
-        if plain and isinstance(self._loop, asyncio.SelectorEventLoop):
-            # What `connect_accepted_socket` does, less the task and the future it takes for it.
-            self._loop._make_socket_transport(sock, self._lane.connection())  # type: ignore[attr-defined]
+        if plain and isinstance(self._loop, AsyncioLoop):
+            lane = self._lane
+            SocketTransport(
+                self._loop,
+                self._loop.poller,
+                sock,
+                lane.connection(),
+                lane.receive_now,
+                lane.send_now,
+            )
             return
         task = asyncio.Task(self._connect(sock), loop=self._loop, eager_start=True)
         if not task.done():
@@ -93,7 +101,7 @@ class Connections:
             task.add_done_callback(self._handshakes.discard)
 
     async def _connect(self, sock: socket.socket) -> None:
-        timeout = HANDSHAKE_TIMEOUT if self._context is not None else None
+        timeout = self._lane.header_timeout if self._context is not None else None
         try:
             make = self._lane.connection
             if self._proxy_protocol is not None:

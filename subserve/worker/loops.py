@@ -36,6 +36,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal, cast
 
 from subserve.errors import ConfigError
+from subserve.worker.poller import Poller
 
 _log = logging.getLogger(__name__)
 
@@ -108,10 +109,10 @@ class _ChildKeeper(asyncio.AbstractEventLoop):
 
     _child_class: ClassVar[type[_Child]] = _Child
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: Any) -> None:
         # What reports the end of each child that has not been collected: a pidfd or a thread.
         self._children: dict[_Child, int | threading.Thread] = {}
-        super().__init__()
+        super().__init__(*arguments)
 
     async def subprocess_exec(
         self,
@@ -263,8 +264,12 @@ class _ChildKeeper(asyncio.AbstractEventLoop):
                 os.close(reporter)
 
 
-class _AsyncioLoop(_ChildKeeper, asyncio.SelectorEventLoop):
-    """asyncio's loop, with `_ChildKeeper`."""
+class AsyncioLoop(_ChildKeeper, asyncio.SelectorEventLoop):
+    """asyncio's loop, with `_ChildKeeper`, on a `Poller`."""
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        super().__init__(self.poller)
 
 
 class _OwnDescriptor:
@@ -379,6 +384,6 @@ async def _connect_pipe(
 
 
 _LOOP_CLASSES: dict[str, Callable[[], type[asyncio.AbstractEventLoop]]] = {
-    "asyncio": lambda: _AsyncioLoop,
+    "asyncio": lambda: AsyncioLoop,
     "uvloop": _uvloop_class,
 }

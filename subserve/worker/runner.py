@@ -17,6 +17,7 @@ from subserve.http.h1.lane import Lane, MakeRequest
 from subserve.http.h1.wsgi import WsgiService
 from subserve.http.others import OtherProtocols
 from subserve.http.wsgi import WsgiApp
+from subserve.http.wsgi.inline import Inline
 from subserve.http.wsgi.pool import Pool
 from subserve.messages import Drain, Ready
 from subserve.policy import heartbeat_interval
@@ -26,7 +27,9 @@ from subserve.worker.connections import Connections
 from subserve.worker.control import ControlThread
 from subserve.worker.heartbeat import Heartbeat
 from subserve.worker.lifespan import Lifespan
+from subserve.worker.loops import AsyncioLoop
 from subserve.worker.proxied import ProxyProtocol
+from subserve.worker.standin import StandIn
 
 log = logging.getLogger("subserve.worker")
 
@@ -48,6 +51,7 @@ class Runner:
         self._interface = app_module.interface_of(app, self._config.interface)
         self._pool: Pool | None = None
         self._wsgi: WsgiService | None = None
+        self._standin: StandIn | None = None
         self._app = app
         self.ready = False
         """Whether the app has started, and the coordinator been told."""
@@ -89,6 +93,8 @@ class Runner:
         finally:
             heartbeat.stop()
             control.stop()
+            if self._standin is not None:
+                self._standin.stop()
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
         log.info(
@@ -98,10 +104,17 @@ class Runner:
         )
 
     def _start_pool(self, loop: asyncio.AbstractEventLoop) -> None:
+        # None is the app's business, in whichever thread it runs.
+        asyncio.set_event_loop(None)
         self._pool = Pool(self._config.threads, loop)
         several = self._config.workers > 1
+        inline = None
+        # With one thread it is always the same one: an app may count on that.
+        if isinstance(loop, AsyncioLoop) and self._config.threads > 1:
+            self._standin = StandIn(loop, self._pool)
+            inline = Inline(self._pool, self._standin)
         self._wsgi = WsgiService(
-            self._app, self._pool, multiprocess=several, max_queue=self._config.max_queue
+            self._app, self._pool, inline, multiprocess=several, max_queue=self._config.max_queue
         )
         self._app = WsgiApp(self._app, self._pool, multiprocess=several)
 

@@ -7,6 +7,7 @@ from hypothesis import event, given, settings
 
 from subserve.http.h1.connection import State
 from tests.conformance.grammar import CUTS, cut, streams
+from tests.conformance.invariants import check_one_response_each
 from tests.conformance.peers import Parsed, read_with_h11, read_with_httptools
 from tests.unit.h1_harness import Bench, Outcome, Seen
 
@@ -90,21 +91,7 @@ def test_how_it_is_cut_makes_no_difference(bench: Bench, data: bytes, cuts: list
 @given(streams())
 @settings(profile)
 def test_one_response_for_each_request(bench: Bench, data: bytes) -> None:
-    outcome = bench.exchange(data)
-    final = [response for response in outcome.responses if response.status >= 200]
-    answered = [response for response in final if response.status == 200]
-    assert len(answered) == len(outcome.completed)
-    assert len(final) - len(answered) <= 1, "one refusal at most"
-    if len(final) > len(answered):
-        assert final[-1].status in {400, 413, 414, 417, 431, 501, 505}
-        assert final[-1].header(b"connection") == b"close"
-        assert outcome.closed
-    for response, seen in zip(answered, outcome.completed, strict=True):
-        assert response.body == (seen.body if seen.scope["method"] != "HEAD" else b"")
-    for response in final[:-1]:
-        assert response.header(b"connection") != b"close", "nothing follows the last response"
-    if final and final[-1].header(b"connection") == b"close":
-        assert outcome.closed
+    check_one_response_each(bench.exchange(data))
 
 
 @given(streams())

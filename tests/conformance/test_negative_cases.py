@@ -66,6 +66,33 @@ def test_cve_2018_1000164(bench: Bench, value: bytes) -> None:
         assert value not in outcome.written
 
 
+@pytest.mark.parametrize("value", [b"a\r\nX-Injected: b", b"a\nb", b"a\rb", b"a\0b"])
+def test_cve_2018_1000164_in_other_places(bench: Bench, value: bytes) -> None:
+    """In a header of a long response, in an early hint, in a trailer."""
+    start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
+    bad = [(b"x", value)]
+    te = GET.replace(b"\r\n\r\n", b"\r\nTE: trailers\r\n\r\n")
+
+    async def streams(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send(start | {"headers": bad})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    async def hints(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "http.response.early_hint", "links": [value]})
+
+    async def trails(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send(start | {"trailers": True})
+        await send({"type": "http.response.body", "body": b"x"})
+        await send({"type": "http.response.trailers", "headers": bad})
+
+    assert bench.exchange(GET * 2, app=streams).statuses == [500, 500]
+    assert bench.exchange(GET * 2, app=hints).statuses == [500, 500]
+    outcome = bench.exchange(te * 2, app=trails)
+    assert outcome.statuses == [200]
+    assert not outcome.responses[0].complete
+    assert value not in outcome.written
+
+
 def test_cve_2020_7695(bench: Bench) -> None:
     """A line break that was percent-encoded in the target, put into a header by the app."""
 

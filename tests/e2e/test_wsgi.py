@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.apps.bad_heads import BAD
 from tests.e2e.clients import H2, Wire, gate
 
 if TYPE_CHECKING:
@@ -82,6 +83,41 @@ def test_as_many_requests_at_once_as_threads(server: Server) -> None:
         assert {wire.answer().body for wire in wires} == {b"through"}
 
 
+def warm_up(wire: Wire) -> bool:
+    """Make requests until the loop's thread serves them; return False if it never does."""
+    for _ in range(1000):
+        environ = json.loads(wire.get("/shop/environ").answer().body)
+        if not environ["thread"].startswith("wsgi"):
+            return True
+    return False
+
+
+def test_quick_requests_are_served_by_the_loops_thread(server: Server, wire: Wire) -> None:
+    """Not with uvloop, whose loop no other thread could go on with."""
+    assert warm_up(wire) == (", uvloop" not in server.log)
+
+
+def test_one_that_blocks_the_loops_thread_holds_up_nobody(serve: Serve) -> None:
+    """Another thread stands in for it, and it counts as one of the app's."""
+    server = serve("wsgi:app", *("--workers", "1", "--threads", "3", "--root-path", "/shop"))
+    with Wire.connect(server.address) as wire, gate() as held, ExitStack() as stack:
+        assert warm_up(wire)
+        wires = [stack.enter_context(Wire.connect(server.address)) for _ in range(5)]
+        wires[0].get(f"/shop/gate/{held.port}")
+        held.wait()
+        environ = json.loads(wire.get("/shop/environ").answer().body)
+        assert environ["thread"].startswith("wsgi")
+        for blocked in wires[1:]:
+            blocked.get(f"/shop/gate/{held.port}")
+        held.wait(2)
+        assert held.nobody_waits(), "more than --threads at once"
+        held.open()
+        held.wait(2)
+        held.open()
+        assert {blocked.answer().body for blocked in wires} == {b"through"}
+        assert wire.get("/shop/").answer().body == b"hello"
+
+
 def test_idle_connections_take_no_threads(server: Server) -> None:
     with ExitStack() as stack:
         for _ in range(5 * THREADS):
@@ -102,6 +138,20 @@ def test_an_app_that_fails_fails_alone(server: Server, wire: Wire, error: str) -
         assert (answer.body, answer.complete) == (b"the beginning", False)
     assert wire.get("/shop/").answer().headers["x-worker"] == "0.1"
     server.wait_for(f"{error}: from the handler")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_head_that_is_none_is_answered_500(server: Server, wire: Wire, name: str) -> None:
+    """CVE-2018-1000164 and others: nothing of what the app said goes out."""
+    wire.get(f"/shop/bad/{name}", "Connection: close")
+    answer = wire.read_to_end()
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert answer.endswith(b"\r\n\r\nInternal Server Error\n")
+    assert b"njected" not in answer
+    assert b"HTTP/1.1 200" not in answer
+    server.wait_for(f"GET /bad/{name} failed|GET /shop/bad/{name} failed")
+    with Wire.connect(server.address) as other:
+        assert other.get("/shop/").answer().status == 200
 
 
 def test_a_client_that_leaves_closes_the_iterable(server: Server) -> None:

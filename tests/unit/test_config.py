@@ -107,13 +107,20 @@ def test_every_option_can_be_a_variable(directory: Path, name: str) -> None:
     text = values.get(name) or (str(rows()[name][0].default) if name != "app" else "shop:app")
     if name == "bind":
         text = "127.0.0.1:1, [::1]:2"
-    elif name != "app" and rows()[name][1].repeatable:
+    elif name != "app" and rows()[name][1].repeatable and name not in values:
         text = ", ".join(rows()[name][0].default)
     # What belongs together is given together.
     needed = ("certfile", "ca_certs", "verify_client", "max_requests")
     environ = {variable_of(n): values[n] for n in needed}
     environ |= {variable_of(name): text}
     assert resolved(directory, environ=environ).origins[name] == variable_of(name)
+
+
+@pytest.mark.parametrize("name", ["CERTFILE", "KEYFILE", "KEYFILE_PASSWORD", "CA_CERTS"])
+def test_an_empty_variable_is_no_file(directory: Path, name: str) -> None:
+    assert resolved(directory, environ={f"SUBSERVE_{name}": ""}).config == Config(
+        workers=resolved(directory).config.workers
+    )
 
 
 def test_several_addresses_in_a_variable(directory: Path) -> None:
@@ -206,7 +213,9 @@ def test_a_named_file_that_is_not_there(directory: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"workers = ", b"= 4", b"a = 1\na = 2", b'app = "\xff"'])
+@pytest.mark.parametrize(
+    "content", [b"workers = ", b"= 4", b"a = 1\na = 2", b'app = "\xff"', b"a = " + b"[" * 10**6]
+)
 def test_not_toml(directory: Path, content: bytes) -> None:
     (directory / "subserve.toml").write_bytes(content)
     (problem,) = problems(directory)
@@ -229,7 +238,7 @@ def test_not_toml(directory: Path, content: bytes) -> None:
         ("loop = 1", "loop: expected a string, got a whole number"),
         ("app = ['shop:app']", "app: expected a string, got a list"),
         ("app = 5", "app: expected a string, got a whole number"),
-        ("certfile = ['x']", "certfile: expected a string, got a list"),
+        ("ca-certs = ['x']", "ca-certs: expected a string, got a list"),
         (
             "startup-timeout = 12:30:00",
             "startup-timeout: expected a number of seconds, got a date or time",
@@ -330,6 +339,18 @@ def test_nearest() -> None:
             "SUBSERVE_CA_CERTS: checks nobody without --verify-client optional or required",
         ),
         ({"CERTFILE": "/no/such"}, "SUBSERVE_CERTFILE: cannot read '/no/such'"),
+        ({"KEYFILE_PASSWORD_FILE": "{file}"}, "SUBSERVE_KEYFILE_PASSWORD_FILE: needs --certfile"),
+        (
+            {"CERTFILE": "{file}", "KEYFILE_PASSWORD": "x", "KEYFILE_PASSWORD_FILE": "{file}"},
+            "SUBSERVE_KEYFILE_PASSWORD_FILE: there is a --keyfile-password, too; give one",
+        ),
+        (
+            {"CERTFILE": "{file},{file}", "KEYFILE": "{file}"},
+            (
+                "SUBSERVE_KEYFILE: 1 of them for 2 --certfile; give one for each, or none where "
+                "the keys are in those files"
+            ),
+        ),
         ({"BIND": ":1,:1"}, "SUBSERVE_BIND: the same address twice"),
         ({"STARTUP_TIMEOUT": "0"}, "SUBSERVE_STARTUP_TIMEOUT: must be more than 0"),
         ({"KEEP_ALIVE_TIMEOUT": "0"}, "SUBSERVE_KEEP_ALIVE_TIMEOUT: must be more than 0"),

@@ -39,6 +39,7 @@ LAYER_0 = {
 
 LAYER_1 = {
     "subserve.app",
+    "subserve.certificates",
     "subserve.channel",
     "subserve.descriptors",
     "subserve.interpreter",
@@ -59,6 +60,7 @@ LAYER_1 = {
 EFFECTS = {
     "_interpreters",
     "_socket",
+    "_ssl",
     "_thread",
     "asyncio",
     "concurrent",
@@ -216,7 +218,8 @@ def test_nothing_imports_in_a_ring() -> None:
         ("_interpreters", {"subserve.interpreter"} | under("subserve.extensions")),
         ("concurrent.interpreters", set()),
         ("signal", {"subserve.signals"}),
-        ("ssl", {"subserve.tls", "subserve.worker.connections"}),
+        ("ssl", {"subserve.certificates", "subserve.tls", "subserve.worker.connections"}),
+        ("_ssl", {"subserve.certificates"}),
         ("mmap", {"subserve.scoreboard"} | under("subserve.extensions")),
         ("importlib", {"subserve.app"} | under("subserve.extensions")),
         ("resource", {"subserve.descriptors"}),

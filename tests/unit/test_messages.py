@@ -86,6 +86,7 @@ def test_an_unfinished_frame_is_no_message_yet() -> None:
         b'["Undrain", 1]',
         b'[["Drain"], 1]',
         b'[{"a": 1}]',
+        b"[" * 10**6,
         json.dumps(["Failed", "reason"]).encode(),
     ],
 )

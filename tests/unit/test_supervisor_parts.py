@@ -54,7 +54,7 @@ def test_an_address_that_cannot_be_had_changes_nothing(sockets: Sockets, tmp_pat
 def test_tls_changes_the_names_only(sockets: Sockets, tmp_path: Path) -> None:
     binds = ("127.0.0.1:0", f"unix:{tmp_path}/app.sock")
     plain = sockets.bind(Config(bind=binds))
-    secure = sockets.bind(Config(bind=binds, certfile="cert.pem"))
+    secure = sockets.bind(Config(bind=binds, certfile=("cert.pem",)))
     assert [listener.url.partition(":")[0] for listener in secure] == ["https", "https+unix"]
     assert [listener.url.partition(":")[0] for listener in plain] == ["http", "http+unix"]
     assert secure[0].sock is plain[0].sock

@@ -715,7 +715,243 @@ whole_response(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t na
     return response;
 }
 
-/* ---- sending */
+/* ---- WSGI */
+
+/* Whether a str is ASCII without control characters; points at its characters if it is. */
+static inline bool
+read_text(PyObject *text, const byte **at, Py_ssize_t *size)
+{
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text)) {
+        return false;
+    }
+    *at = PyUnicode_1BYTE_DATA(text);
+    *size = PyUnicode_GET_LENGTH(text);
+    for (Py_ssize_t i = 0; i < *size; i++) {
+        if ((*at)[i] < 0x20 || (*at)[i] == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether a name is among those that an app must not send (RFC 2616, section 13.5.1, which PEP 3333
+   goes by) beside those that `role_of` knows. */
+static bool
+is_hop_by_hop(const byte *name, Py_ssize_t size)
+{
+    switch (size) {
+    case 2:
+        return is_lower(name, "te", 2);
+    case 7:
+        return is_lower(name, "upgrade", 7) || is_lower(name, "trailer", 7);
+    case 8:
+        return is_lower(name, "trailers", 8);
+    case 18:
+        return is_lower(name, "proxy-authenticate", 18);
+    case 19:
+        return is_lower(name, "proxy-authorization", 19);
+    default:
+        return false;
+    }
+}
+
+/* Return the code of a status line of WSGI, "200 OK"; -1 if it is not that of a response. */
+static int
+read_status(PyObject *status)
+{
+    const byte *at;
+    Py_ssize_t size;
+    if (!read_text(status, &at, &size) || size < 4 || at[0] < '2' || at[0] > '9' ||
+        !IS_DIGIT(at[1]) || !IS_DIGIT(at[2]) || at[3] != ' ') {
+        return -1;
+    }
+    return (at[0] - '0') * 100 + (at[1] - '0') * 10 + (at[2] - '0');
+}
+
+/* Note what `start_response` was given, and what it says about the body's length (-1: nothing);
+   false if it is not unremarkable. */
+static bool
+read_wsgi_headers(PyObject *headers, Block *into, int64_t *length)
+{
+    if (!PyList_CheckExact(headers) || PyList_GET_SIZE(headers) > MAX_FIELDS) {
+        return false;
+    }
+    into->count = 0;
+    into->size = 0;
+    into->dated = false;
+    *length = -1;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
+        PyObject *pair = PyList_GET_ITEM(headers, i);
+        Line *next = &into->lines[into->count];
+        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2 ||
+            !read_text(PyTuple_GET_ITEM(pair, 0), &next->name, &next->name_size) ||
+            !read_text(PyTuple_GET_ITEM(pair, 1), &next->value, &next->value_size)) {
+            return false;
+        }
+        Role role = role_of(next->name, next->name_size);
+        if (role == UNWELCOME || is_hop_by_hop(next->name, next->name_size)) {
+            return false;
+        }
+        while (next->value_size > 0 && *next->value == ' ') {
+            next->value++;
+            next->value_size--;
+        }
+        while (next->value_size > 0 && next->value[next->value_size - 1] == ' ') {
+            next->value_size--;
+        }
+        if (role == GIVES_LENGTH) {
+            if (*length >= 0 || (*length = read_length(next->value, next->value_size)) < 0) {
+                return false;
+            }
+            continue; /* it is written with the framing */
+        }
+        into->dated = into->dated || role == DATES;
+        into->size += (size_t)next->name_size + (size_t)next->value_size + 4;
+        into->count++;
+        if (into->size > PY_SSIZE_T_MAX / 4) {
+            return false;
+        }
+    }
+    return true;
+}
+
+PyDoc_STRVAR(wsgi_head_doc,
+"wsgi_head($module, status, headers, /)\n--\n\n"
+"Read what an app gives to start_response, if it is unremarkable, or return None.");
+
+static PyObject *
+wsgi_head(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "wsgi_head takes status and headers");
+        return NULL;
+    }
+    Block block;
+    int64_t length;
+    int status = read_status(args[0]);
+    if (status < 0 || !read_wsgi_headers(args[1], &block, &length)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *lines = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)block.size);
+    if (lines == NULL) {
+        return NULL;
+    }
+    byte *at = (byte *)PyBytes_AS_STRING(lines);
+    for (Py_ssize_t i = 0; i < block.count; i++) {
+        const Line *next = &block.lines[i];
+        for (Py_ssize_t j = 0; j < next->name_size; j++) {
+            *at++ = LOWERED[next->name[j]];
+        }
+        at = put(at, ": ", 2);
+        at = put(at, next->value, next->value_size);
+        at = put(at, "\r\n", 2);
+    }
+    return Py_BuildValue("iNLO", status, lines, (long long)length,
+                         block.dated ? Py_True : Py_False);
+}
+
+PyDoc_STRVAR(add_headers_doc,
+"add_headers($module, environ, headers, keys, /)\n--\n\n"
+"Put headers into a WSGI environ up to the first that is remarkable; return how many.");
+
+static PyObject *
+add_headers(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 || !PyDict_CheckExact(args[0]) || !PyList_CheckExact(args[1]) ||
+        !PyDict_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "add_headers takes environ (dict), headers (list) and keys");
+        return NULL;
+    }
+    PyObject *environ = args[0], *headers = args[1], *keys = args[2];
+    Py_ssize_t done = 0;
+    for (; done < PyList_GET_SIZE(headers); done++) {
+        Line line;
+        PyObject *pair = PyList_GET_ITEM(headers, done);
+        if (!read_pair(pair, &line)) {
+            break;
+        }
+        /* `read_pair` has seen that it is a tuple or a list of two; bytes hash without Python code. */
+        PyObject *name = PyTuple_CheckExact(pair) ? PyTuple_GET_ITEM(pair, 0)
+                                                  : PyList_GET_ITEM(pair, 0);
+        PyObject *key = PyDict_GetItemWithError(keys, name);
+        if (key == NULL) {
+            if (PyErr_Occurred()) {
+                return NULL;
+            }
+            break;
+        }
+        if (!PyUnicode_CheckExact(key) || PyUnicode_GET_LENGTH(key) == 0) {
+            break;
+        }
+        PyObject *value = PyUnicode_DecodeLatin1((const char *)line.value, line.value_size, NULL);
+        if (value == NULL) {
+            return NULL;
+        }
+        PyObject *there;
+        int outcome = PyDict_SetDefaultRef(environ, key, value, &there);
+        Py_DECREF(value);
+        Py_XDECREF(there);
+        if (outcome < 0) {
+            return NULL;
+        }
+        if (outcome == 1) {
+            break; /* there is one of that name already: how they are joined is not said here */
+        }
+    }
+    return PyLong_FromSsize_t(done);
+}
+
+/* ---- receiving and sending */
+
+PyDoc_STRVAR(receive_now_doc,
+"receive_now($module, descriptor, size, /)\n--\n\n"
+"Receive what is there, at most `size` bytes, without giving up the GIL.");
+
+enum { MAX_RECEIVED = 256 * 1024, ON_STACK = 16 * 1024 };
+
+static PyObject *
+receive_now(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "receive_now takes a descriptor and a size");
+        return NULL;
+    }
+    int descriptor = PyLong_AsInt(args[0]);
+    int size = PyLong_AsInt(args[1]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (size < 1 || size > MAX_RECEIVED) {
+        PyErr_SetString(PyExc_ValueError, "receive_now takes a size from 1 to 262144");
+        return NULL;
+    }
+    char small[ON_STACK];
+    PyObject *large = NULL;
+    char *into = small;
+    if (size > ON_STACK) {
+        large = PyBytes_FromStringAndSize(NULL, size);
+        if (large == NULL) {
+            return NULL;
+        }
+        into = PyBytes_AS_STRING(large);
+    }
+    ssize_t received;
+    do {
+        received = recv(descriptor, into, (size_t)size, MSG_DONTWAIT);
+    } while (received < 0 && errno == EINTR);
+    if (received < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_XDECREF(large);
+        return NULL;
+    }
+    if (large == NULL) {
+        return PyBytes_FromStringAndSize(small, received);
+    }
+    if (_PyBytes_Resize(&large, received) < 0) {
+        return NULL;
+    }
+    return large;
+}
 
 PyDoc_STRVAR(send_now_doc,
 "send_now($module, descriptor, data, /)\n--\n\n"
@@ -798,6 +1034,9 @@ static PyMethodDef METHODS_OF_MODULE[] = {
     {"parse_head", (PyCFunction)(void (*)(void))parse_head, METH_FASTCALL, parse_head_doc},
     {"whole_response", (PyCFunction)(void (*)(void))whole_response, METH_FASTCALL,
      whole_response_doc},
+    {"wsgi_head", (PyCFunction)(void (*)(void))wsgi_head, METH_FASTCALL, wsgi_head_doc},
+    {"add_headers", (PyCFunction)(void (*)(void))add_headers, METH_FASTCALL, add_headers_doc},
+    {"receive_now", (PyCFunction)(void (*)(void))receive_now, METH_FASTCALL, receive_now_doc},
     {"send_now", (PyCFunction)(void (*)(void))send_now, METH_FASTCALL, send_now_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -44,3 +44,26 @@ def send_now(descriptor: int, data: bytes, /) -> int:
     Raises `OSError`: `BlockingIOError` where it takes nothing, `BrokenPipeError` and its like where
     the client has gone.
     """
+
+def receive_now(descriptor: int, size: int, /) -> bytes:
+    """Receive what is there, at most `size` bytes (1 to 262,144), without giving up the GIL.
+
+    Returns ``b""`` at the end.  Raises `OSError`: `BlockingIOError` where nothing is there.
+    """
+
+def wsgi_head(status: Any, headers: Any, /) -> tuple[int, bytes, int, bool] | None:
+    """Read what an app gives to ``start_response``, of any type, if it is unremarkable.
+
+    Returns the status, the header lines with names in lower case but without Content-Length, what
+    that says or -1, and whether there is a Date.  Returns None for anything else, valid or not:
+    `wsgi/head.py` is to look at it.
+    """
+
+def add_headers(
+    environ: dict[str, Any], headers: list[tuple[bytes, bytes]], keys: dict[bytes, str], /
+) -> int:
+    """Put `headers` into `environ` under the variables that `keys` has for their names.
+
+    Returns how many it has put in: it stops before the first whose name is not in `keys`, or whose
+    variable is empty or in `environ` already.
+    """

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, override
@@ -159,6 +160,7 @@ class Connection(asyncio.Protocol):
         "state",
         "tls",
         "transport",
+        "write_lock",
         "write_since",
         "written",
     )
@@ -178,6 +180,8 @@ class Connection(asyncio.Protocol):
         self.outcome: Outcome | None = None
         """Written by a pool's thread when it is done with the request; see `settle`."""
         self.fd = -1  # the socket's, once a pool's thread has needed it
+        self.write_lock = threading.Lock()
+        """Held by a pool's thread while it writes, and by the loop before it closes the socket."""
         self.environ: dict[str, Any] | None = None  # what its WSGI requests have in common
         self.served = 0
         self.since = self.write_since = lane.now
@@ -209,7 +213,7 @@ class Connection(asyncio.Protocol):
         self.tls: dict[str, Any] | None = None  # the ASGI extension
         self.scheme = "http"
         if (secured := info("ssl_object")) is not None:
-            self.tls = tls.asgi_extension(secured, self.lane.certificate)
+            self.tls = tls.asgi_extension(secured)
             self.scheme = "https"
             if tls.has_agreed_on_http2(secured):
                 self._hand_over(b"")
@@ -455,7 +459,6 @@ class Connection(asyncio.Protocol):
             if self._body_left:
                 self._await_more(came, request)
                 return
-            request.body_ended()
             data = data[len(piece) :]
         elif self._decoder is not None:
             pieces, data = self._decoder.feed(data)
@@ -470,7 +473,14 @@ class Connection(asyncio.Protocol):
                 self._await_more(came, request)
                 return
             self._decoder = None
-            request.body_ended()
+        else:
+            self._keep(data)
+            return
+        self._keep(data)
+        request.body_ended()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what has come of the requests behind this one."""
         if data:
             self._buffer += data
             self._bound_unread(len(self._buffer))

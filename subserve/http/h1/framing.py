@@ -12,9 +12,9 @@ from subserve.http.h1.speed import WholeResponse
 LARGE_BYTES: Final = 16 * 1024
 """From here on a part is not copied behind what comes before it, but written beside it."""
 
-_BODILESS: Final = frozenset({204, 304})
+BODILESS: Final = frozenset({204, 304})
 
-_CLOSING: Final = {
+CLOSING: Final = {
     (True, "1.1"): b"\r\n",
     (False, "1.1"): CLOSE + b"\r\n",
     (True, "1.0"): KEEP_ALIVE + b"\r\n",
@@ -70,7 +70,7 @@ class Framing:
     @property
     def bodiless(self) -> bool:
         """Whether it has no body, whatever the app sends (RFC 9110, section 6.4.1)."""
-        return self._head_method or self._status in _BODILESS
+        return self._head_method or self._status in BODILESS
 
     @property
     def event_stream(self) -> bool:
@@ -111,8 +111,8 @@ class Framing:
                 self._headers,
                 body,
                 date,
-                _CLOSING[keep_alive, self._version],
-                self._head_method or self._status in _BODILESS,
+                CLOSING[keep_alive, self._version],
+                self._head_method or self._status in BODILESS,
             )
             if data is not None:
                 self.close = not keep_alive
@@ -122,7 +122,7 @@ class Framing:
         head = self.head
         length = head.length
         if self.bodiless:
-            if length is None and size and self._head_method and head.status not in _BODILESS:
+            if length is None and size and self._head_method and head.status not in BODILESS:
                 length = size  # what GET would have answered to this HEAD
             body = b""
         elif length is None:
@@ -191,7 +191,7 @@ class Framing:
     def _join(self, framing: bytes, keep_alive: bool, date: bytes) -> bytes:
         head = self.head
         self.close = close = head.close or not keep_alive
-        closing = _CLOSING[not close, self._version]
+        closing = CLOSING[not close, self._version]
         lines = b"".join((head.lines, b"" if head.dated else date, framing, closing))
         self.begun = True
         return lines

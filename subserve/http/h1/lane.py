@@ -7,7 +7,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
-from subserve import tls
 from subserve.http.access import AccessLog
 from subserve.http.exchange import PROXIED
 from subserve.http.forwarded import Addresses, Forwarding
@@ -90,7 +89,13 @@ class Lane:
         self.date = date_line()
         """The Date header: as old as the last sweep, at most a second."""
         self.draining = False
-        self.parse_head, self.whole_response, self.send_now = speed.choose(config.http_parser)
+        functions = speed.choose(config.http_parser)
+        self.parse_head = functions.parse_head
+        self.whole_response = functions.whole_response
+        self.receive_now = functions.receive_now
+        self.send_now = functions.send_now
+        self.wsgi_head = functions.wsgi_head
+        self.add_headers = functions.add_headers
         self.access = access
         self.row = row
         self.root_path = config.root_path
@@ -104,7 +109,6 @@ class Lane:
         self.write_timeout = config.write_timeout
         self.seconds_per_byte = 1 / config.min_rate if config.min_rate else YEAR
         """How much time a client buys with each byte; see `Connection.since`."""
-        self.certificate = tls.certificate_text(config) if config.certfile else None
         self.linger_timeout = LINGER_TIMEOUT
         self._idle_grace = LAST_REQUEST_GRACE
         self._elsewhere = elsewhere

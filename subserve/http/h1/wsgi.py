@@ -8,7 +8,7 @@ when it looks at the time.
 Who may write when: while a request is in a pool thread's hands, and the transport has nothing left
 to send, the thread writes to the descriptor; what the kernel does not take, and all else, goes
 through the loop.  A descriptor is closed by the loop, and its number is soon that of another
-connection: so the thread holds `_lock` while it writes, and `client_left` takes it before that.
+connection: so the thread holds `write_lock` while it writes, and `client_left` takes it first.
 """
 
 import logging
@@ -16,25 +16,32 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from io import BytesIO
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from urllib.parse import unquote_to_bytes
 
 from subserve.http.h1.connection import Outcome
-from subserve.http.h1.framing import Framing
-from subserve.http.h1.response import CONTINUE, error_response
+from subserve.http.h1.framing import BODILESS, CLOSING, LARGE_BYTES, Framing
+from subserve.http.h1.response import CONTINUE, error_response, status_line
 from subserve.http.wsgi.environ import connection_environ, fill, server_of
 from subserve.http.wsgi.errors import ClientDisconnected, is_disconnect
+from subserve.http.wsgi.files import FileWrapper
+from subserve.http.wsgi.head import NO_CONTENT, Head
+from subserve.http.wsgi.inline import Inline
 from subserve.http.wsgi.messages import Message
 from subserve.http.wsgi.pool import Pool
 from subserve.http.wsgi.response import MAX_DETACHED_BYTES, Response
 from subserve.scoreboard import Counter
+from subserve.tls import wsgi_variables
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
     from subserve.http.h1.connection import Connection, Wishes
+    from subserve.http.wsgi.response import ExcInfo
 
 log = logging.getLogger("subserve.app")
 
@@ -49,64 +56,59 @@ WARNING_INTERVAL: Final = 10.0
 
 RETRY_AFTER: Final = b"retry-after: 1\r\n"
 
+_STARTED = int(Counter.REQUESTS_STARTED)
+_TAKEN = int(Counter.REQUESTS_TAKEN)
+_FINISHED = int(Counter.REQUESTS_FINISHED)
+
 
 class WsgiService:
     """What the requests of a worker share: the app, its threads, its counters."""
 
     def __init__(
-        self, app: WSGIApplication, pool: Pool, *, multiprocess: bool, max_queue: int
+        self,
+        app: WSGIApplication,
+        pool: Pool,
+        inline: Inline | None = None,
+        *,
+        multiprocess: bool,
+        max_queue: int,
     ) -> None:
         self.app = app
         self.pool = pool
+        self.inline = inline
         self.multiprocess = multiprocess
         self.max_queue = max_queue
         self.warned_at = float("-inf")
         """When it was last logged that the queue is full, as the lane tells the time."""
         self.count_lock = threading.Lock()
         """Guards the counters that several threads write."""
-
-    def request(
-        self,
-        connection: Connection,
-        method: str,
-        path: str,
-        raw_path: bytes,
-        query: bytes,
-        version: str,
-        headers: list[tuple[bytes, bytes]],
-        length: int,
-        wishes: Wishes,
-    ) -> WsgiRequest:
-        """Return a request that has not begun."""
-        return WsgiRequest(
-            self, connection, method, path, raw_path, query, version, headers, length, wishes
-        )
+        self.request = partial(WsgiRequest, self)
+        """Makes a request that has not begun."""
 
 
 class WsgiRequest:
     """Reads the body, queues for a thread, runs the app in it."""
 
-    __slots__ = (
-        "_body",
-        "_body_complete",
-        "_connection",
-        "_cut_off",
-        "_direct",
-        "_fd",
-        "_framing",
-        "_headers",
-        "_length",
-        "_lock",
-        "_method",
-        "_path",
-        "_query",
-        "_raw_path",
-        "_service",
-        "_started",
-        "_started_at",
-        "_version",
-        "_wishes",
-    )
+    # Defaults of the class, not set for each request: most of them never change.
+    _body: BinaryIO | None = None
+    _body_complete = False
+    _started = False
+    _started_at = 0.0
+    _fd = -1
+    _direct = False
+    _cut_off = False
+    _status = 0
+    _lines: bytes | None = None
+    """The lines of the app's headers where they are unremarkable, without Content-Length."""
+    _length = -1
+    """What that says."""
+    _dated = False
+    _response: Response | None = None
+    _framing: Framing | None = None
+    _sent_whole = False
+    _whole_size = -1
+    """How many bytes of body went out with the head, in one piece, of what `_lines` begins."""
+    _close = False
 
     def __init__(
         self,
@@ -129,17 +131,8 @@ class WsgiRequest:
         self._query = query
         self._version = version
         self._headers = headers
-        self._length = length
+        self._body_length = length
         self._wishes = wishes
-        self._framing = Framing(method, version, connection.lane.whole_response)
-        self._body: BinaryIO | None = None
-        self._body_complete = False
-        self._started = False
-        self._started_at = 0.0
-        self._fd = -1
-        self._direct = False
-        self._cut_off = False
-        self._lock = threading.Lock()
 
     # ---- the loop's thread
 
@@ -151,7 +144,7 @@ class WsgiRequest:
     def feed(self, piece: bytes) -> None:
         """Take a part of the body in."""
         if self._body is None:
-            small = 0 <= self._length <= SPOOL_BYTES
+            small = 0 <= self._body_length <= SPOOL_BYTES
             self._body = BytesIO() if small else _spool()
         self._body.write(piece)
 
@@ -159,18 +152,19 @@ class WsgiRequest:
         """Take note that the body is complete."""
         self._body_complete = True
         if self._started:
-            self._enqueue()
+            self._begin()
 
     def start(self) -> None:
-        """Queue for a thread, once the body is complete."""
+        """Run the app, or queue for a thread, once the body is complete."""
         self._started = True
-        self._started_at = time.monotonic()
+        if self._connection.lane.access is not None:
+            self._started_at = time.monotonic()
         if self._body_complete:
-            self._enqueue()
+            self._begin()
         elif self._wishes.expect_continue and self._body is None:
             self._connection.write(CONTINUE)
 
-    def _enqueue(self) -> None:
+    def _begin(self) -> None:
         service = self._service
         connection = self._connection
         if service.pool.depth >= service.max_queue:
@@ -181,8 +175,13 @@ class WsgiRequest:
         if connection.fd < 0:
             connection.fd = transport.get_extra_info("socket").fileno()
         self._fd = connection.fd
-        connection.lane.row.cells[Counter.REQUESTS_STARTED] += 1
-        service.pool.put(self._run)
+        connection.lane.row.cells[_STARTED] += 1
+        inline = service.inline
+        if inline is not None and self._direct and inline.take(self._run):
+            self._conclude()
+            connection.settle()
+        else:
+            service.pool.put(self._run_aside)
 
     def _turn_away(self) -> None:
         connection = self._connection
@@ -199,7 +198,7 @@ class WsgiRequest:
 
     def client_left(self) -> None:
         """Wait until the thread does not write: the descriptor is closed after this."""
-        with self._lock:
+        with self._connection.write_lock:
             self._direct = False
 
     def drain(self) -> None:
@@ -214,32 +213,37 @@ class WsgiRequest:
         self._log(status, 0, b"")
         return True
 
-    # ---- the pool's thread
+    # ---- the thread that runs the app: one of the pool's, or the loop's
+
+    def _run_aside(self) -> None:
+        """Run the app in a thread of the pool, and leave word how it ended."""
+        try:
+            self._run()
+        finally:
+            self._conclude()
+            self._report()
 
     def _run(self) -> None:
-        connection = self._connection
         service = self._service
-        cells = connection.lane.row.cells
+        cells = self._connection.lane.row.cells
         with service.count_lock:
-            cells[Counter.REQUESTS_TAKEN] += 1
-        try:
-            # What the app sets in a context variable is seen by this request only.
-            connection.lane.context.copy().run(self._serve)
-        finally:
-            with service.count_lock:
-                cells[Counter.REQUESTS_FINISHED] += 1
-            if self._body is not None:
-                self._body.close()
-            self._report()
+            cells[_TAKEN] += 1
+        # What the app sets in a context variable is seen by this request only.
+        self._connection.lane.context.copy().run(self._serve)
+        with service.count_lock:
+            cells[_FINISHED] += 1
+        if self._body is not None:
+            self._body.close()
 
     def _serve(self) -> None:
         if self._connection.lost:
             return  # its client has given up while it waited
-        response = Response(self._method, self._transmit)
         try:
-            rest = self._call_app(response)
-            if rest:
-                self._transmit(rest, last=True)
+            rest = self._call_app()
+            if type(rest) is bytes:
+                self._write_whole(rest)
+            elif rest:
+                self._transmit(cast("list[Message]", rest), last=True)
         except BaseException as error:
             # BaseException: sys.exit() in a handler must not end the thread.
             if is_disconnect(error):
@@ -249,15 +253,90 @@ class WsgiRequest:
             log.exception("%s %s failed: %s", self._method, self._path, type(error).__name__)
             self._answer_500()
 
-    def _call_app(self, response: Response) -> list[Message]:
-        """Run the app from call to close; return the messages that are still to be sent."""
-        iterable = self._service.app(self._environ(), response.start_response)
+    def _call_app(self) -> bytes | list[Message]:
+        """Run the app from call to close; return what is still to be sent."""
+        iterable = self._service.app(self._environ(), self._start_response)
         try:
-            return response.respond(iterable)
+            if self._lines is None or self._response is not None:
+                return self._remarkable().respond(iterable)
+            return self._respond(iterable)
         finally:
             close = getattr(iterable, "close", None)
             if close is not None:
                 close()
+
+    def _start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Callable[[bytes], None]:
+        """Take in what is unremarkable; `Response` says what the rest of it means."""
+        if self._lines is None and self._response is None and not exc_info:
+            found = self._connection.lane.wsgi_head(status, headers)
+            if found is not None:
+                self._status, self._lines, self._length, self._dated = found
+                return self._write_part
+        return self._remarkable().start_response(status, headers, exc_info)
+
+    def _write_part(self, data: bytes, /) -> None:
+        self._remarkable().write(data)
+
+    def _remarkable(self) -> Response:
+        """Return what knows of all there is in PEP 3333; from here on it is in charge."""
+        if self._response is None:
+            self._response = Response(self._method, self._transmit)
+            if self._lines is not None:
+                length = None if self._length < 0 or self._status == NO_CONTENT else self._length
+                head = Head.from_lines(self._status, self._lines, length)
+                self._response.take_over(head, self._whole_size if self._sent_whole else None)
+        return self._response
+
+    def _respond(self, iterable: Iterable[bytes]) -> bytes | list[Message]:
+        """Return what is a whole response at once, or send what it is else."""
+        if type(iterable) is list or type(iterable) is tuple:
+            if len(iterable) == 1 and self._is_whole(iterable[0]):
+                return self._frame(iterable[0])
+            return self._remarkable().respond(iterable)
+        if self._length < 0 or isinstance(iterable, FileWrapper):
+            return self._remarkable().respond(iterable)
+        # What frameworks make: an iterator, a Content-Length, and one part that is all.
+        iterator = iter(iterable)
+        first = b""
+        for first in iterator:
+            if first or type(first) is not bytes:
+                break
+        if self._response is None and self._is_whole(first):
+            self._write_whole(self._frame(first))
+            return self._remarkable().respond(iterator)
+        return self._remarkable().respond(chain((first,), iterator))
+
+    def _is_whole(self, body: bytes) -> bool:
+        """Whether `body` completes the response, which then can go out in one piece."""
+        return (
+            type(body) is bytes
+            and (self._length == len(body) or self._length < 0)
+            and len(body) < LARGE_BYTES
+            and self._method != "HEAD"
+            and self._status not in BODILESS
+        )
+
+    def _frame(self, body: bytes) -> bytes:
+        connection = self._connection
+        keep_alive = connection.may_keep_alive
+        size = len(body)
+        self._close = not keep_alive
+        lines = self._lines
+        assert lines is not None
+        data = b"".join(
+            (
+                status_line(self._status),
+                lines,
+                b"" if self._dated else connection.lane.date,
+                b"content-length: %d\r\n" % size,
+                CLOSING[keep_alive, self._version],
+                body,
+            )
+        )
+        self._whole_size = size
+        return data
 
     def _environ(self) -> WSGIEnvironment:
         connection = self._connection
@@ -270,6 +349,8 @@ class WsgiRequest:
                 self._version,
                 multiprocess=self._service.multiprocess,
             )
+            if connection.tls is not None:
+                base |= wsgi_variables(connection.tls)
         environ = base.copy()
         target = self._raw_path.decode("ascii")
         path = target
@@ -291,15 +372,22 @@ class WsgiRequest:
             connection.root_path,
             self._headers,
             cast("Any", body),
+            connection.lane.add_headers,
         )
         if "SERVER_NAME" not in environ:
             host = environ.get("HTTP_HOST", "")
             environ["SERVER_NAME"], environ["SERVER_PORT"] = server_of(host, connection.scheme)
         return environ
 
+    def _framed(self) -> Framing:
+        if self._framing is None:
+            lane = self._connection.lane
+            self._framing = Framing(self._method, self._version, lane.whole_response)
+        return self._framing
+
     def _answer_500(self) -> None:
-        framing = self._framing
-        if framing.begun:
+        framing = self._framed()
+        if framing.begun or self._sent_whole:
             return
         framing.restart()
         framing.start(500, [(b"content-type", b"text/plain; charset=utf-8")])
@@ -311,7 +399,7 @@ class WsgiRequest:
 
     def _transmit(self, messages: list[Message], *, last: bool) -> None:
         """Send what the app has answered; block while the client does not take it."""
-        framing = self._framing
+        framing = self._framed()
         parts: list[bytes] = []
         for message in messages:
             if message["type"] == "http.response.start":
@@ -330,9 +418,14 @@ class WsgiRequest:
 
     def _whole(self, body: bytes) -> list[bytes]:
         connection = self._connection
-        return self._framing.whole(
+        return self._framed().whole(
             body, keep_alive=connection.may_keep_alive, date=connection.lane.date
         )
+
+    def _write_whole(self, data: bytes) -> None:
+        """Write a response that is complete."""
+        self._sent_whole = True
+        self._write([data], last=True)
 
     def _write(self, parts: list[bytes], *, last: bool) -> None:
         """Write `parts`; raise `ClientDisconnected` where there is nobody left to read them."""
@@ -340,7 +433,7 @@ class WsgiRequest:
         total = sum(map(len, parts))
         sent = 0
         if self._direct:
-            with self._lock:
+            with connection.write_lock:
                 if self._direct:
                     sent = self._write_directly(parts)
                     connection.written += sent
@@ -398,19 +491,36 @@ class WsgiRequest:
         except RuntimeError:
             raise ClientDisconnected("the event loop is closed") from None
 
-    def _report(self) -> None:
-        """Leave word how it ended; wake the loop only where it has something to do now."""
+    def _conclude(self) -> None:
+        """Leave word how it ended, for whoever settles it."""
         connection = self._connection
         framing = self._framing
-        if framing.begun and connection.lane.access is not None:
-            self._log(framing.head.status, framing.size, framing.head.lines)
-        if not framing.finished or self._cut_off:
-            reset = framing.begun and not framing.self_delimiting
-            connection.outcome = Outcome.RESET if reset else Outcome.BROKEN_OFF
+        if self._cut_off:
+            finished = False
+        elif self._sent_whole:
+            finished = True
+            if connection.lane.access is not None:
+                lines = status_line(self._status) + (self._lines or b"")
+                self._log(self._status, self._whole_size, lines)
         else:
-            connection.outcome = Outcome.CLOSE if framing.close else Outcome.KEEP_ALIVE
-        # In this order: the loop's thread changes what is looked at here before it looks for the
-        # outcome, so that one of the two sees what the other has done.
+            finished = framing is not None and framing.finished
+        if framing is not None and framing.begun:
+            self._close = framing.close
+            if connection.lane.access is not None:
+                self._log(framing.head.status, framing.size, framing.head.lines)
+        if finished:
+            connection.outcome = Outcome.CLOSE if self._close else Outcome.KEEP_ALIVE
+        else:
+            reset = framing is not None and framing.begun and not framing.self_delimiting
+            connection.outcome = Outcome.RESET if reset else Outcome.BROKEN_OFF
+
+    def _report(self) -> None:
+        """Wake the loop where it has something to do now.
+
+        In this order: the loop's thread changes what is looked at here before it looks for the
+        outcome, so that one of the two sees what the other has done.
+        """
+        connection = self._connection
         if connection.outcome is not Outcome.KEEP_ALIVE or connection.wants_attention:
             try:
                 self._call(connection.settle)

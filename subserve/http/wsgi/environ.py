@@ -17,8 +17,8 @@ Issues").  Always there:
 ``wsgi.*``           PEP 3333's, and ``wsgi.file_wrapper`` and ``wsgi.input_terminated``
 ===================  ==============================================================================
 
-``REMOTE_PORT``, ``HTTPS`` (``on``), ``CONTENT_TYPE``, ``CONTENT_LENGTH`` and ``HTTP_*`` are there
-when they have a value.
+``REMOTE_PORT``, ``HTTPS`` (``on``), ``SSL_*`` (see `subserve.tls.wsgi_variables`),
+``CONTENT_TYPE``, ``CONTENT_LENGTH`` and ``HTTP_*`` are there when they have a value.
 """
 
 import sys
@@ -28,9 +28,12 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from subserve import __version__
 from subserve.http.wsgi.files import FileWrapper
+from subserve.tls import wsgi_variables
 
 if TYPE_CHECKING:
     from wsgiref.types import InputStream, WSGIEnvironment
+
+    from subserve.http.h1.speed import AddHeaders
 
 _SOFTWARE = f"subserve/{__version__}"
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -38,6 +41,10 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_KEYS = 1024
 _keys: dict[bytes, str] = {}
 """The variables of header names that have been met."""
+
+
+def _add_none(environ: WSGIEnvironment, headers: object, keys: object) -> int:
+    return 0
 
 
 def build_environ(
@@ -58,9 +65,12 @@ def build_environ(
         scope.get("http_version", "1.1"),
         multiprocess=multiprocess,
     )
+    if (secured := scope.get("extensions", {}).get("tls")) is not None:
+        environ |= wsgi_variables(secured)
     root_path = scope.get("root_path", "")
     query = scope.get("query_string", b"").decode("latin-1")
-    fill(environ, scope["method"], target, path, query, root_path, scope["headers"], body)
+    headers = list(scope["headers"])
+    fill(environ, scope["method"], target, path, query, root_path, headers, body)
     if authority:
         # The target's authority overrules the Host header (RFC 9112, section 3.2.2).
         environ["HTTP_HOST"] = authority
@@ -114,19 +124,25 @@ def fill(
     path: str,
     query: str,
     root_path: str,
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: list[tuple[bytes, bytes]],
     body: InputStream,
+    add_headers: AddHeaders = _add_none,
 ) -> None:
     """Add what is a request's own.
 
     `target` is the path as sent, `path` that with percent-encoding undone, each character a byte.
+    `add_headers` adds the first headers, as far as it can, and returns how many it were.
     """
     environ["REQUEST_METHOD"] = method
     environ["SCRIPT_NAME"], environ["PATH_INFO"] = _split_root(path, root_path)
     environ["QUERY_STRING"] = query
     environ["RAW_URI"] = environ["REQUEST_URI"] = f"{target}?{query}" if query else target
     environ["wsgi.input"] = body
-    _add_headers(environ, headers)
+    added = add_headers(environ, headers, _keys)
+    if added < len(headers):
+        _add_headers(environ, headers[added:])
+    if "HTTP_TRANSFER_ENCODING" in environ and "CONTENT_LENGTH" in environ:
+        del environ["CONTENT_LENGTH"]
 
 
 def body_expected(scope: Mapping[str, Any]) -> bool:
@@ -161,8 +177,6 @@ def _add_headers(environ: WSGIEnvironment, headers: Iterable[tuple[bytes, bytes]
             # with a semicolon (RFC 9113, section 8.2.3).
             value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
         environ[key] = value
-    if "HTTP_TRANSFER_ENCODING" in environ and "CONTENT_LENGTH" in environ:
-        del environ["CONTENT_LENGTH"]
 
 
 def _key_of(name: bytes) -> str:

@@ -29,6 +29,17 @@ class Head:
     headers: tuple[tuple[bytes, bytes], ...]
     content_length: int | None
 
+    @classmethod
+    def from_lines(cls, status: int, lines: bytes, length: int | None) -> Head:
+        """Return the head that header `lines` stand for; they were checked before."""
+        headers = []
+        for line in lines.splitlines():
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        return cls(status, tuple(headers), length)
+
     @property
     def bodiless(self) -> bool:
         """Whether the status alone rules out a body (RFC 9110, section 6.4.1)."""

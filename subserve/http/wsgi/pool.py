@@ -38,6 +38,7 @@ class Pool(Executor):
         self._loop = loop
         self._calls: deque[Callable[[], object]] = deque()
         self._idle: list[threading.Lock] = []
+        self._held: threading.Lock | None = None
         self._flushing = False
         self._look: TimerHandle | None = None
         self._closed = False
@@ -57,7 +58,27 @@ class Pool(Executor):
         """How many calls wait for a thread."""
         return len(self._calls)
 
+    @property
+    def average(self) -> float:
+        """How long calls take, in seconds; the last ones count most."""
+        return self._average
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no thread is in a call, and no call waits for one."""
+        return len(self._idle) == len(self._threads) and not self._calls
+
     # ---- the loop's thread
+
+    def hold_back(self) -> None:
+        """Have one thread less, if one rests, until `let_go`."""
+        self._held = self._idle.pop() if self._idle else None
+
+    def let_go(self) -> None:
+        """Have all threads again."""
+        if self._held is not None:
+            self._held.release()  # it looks whether there is something to do
+            self._held = None
 
     def put(self, call: Callable[[], object]) -> None:
         """Have a thread call `call`, which raises nothing."""

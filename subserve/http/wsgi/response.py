@@ -51,6 +51,17 @@ class Response:
         self._sent_bytes = 0
         self._complete = False
 
+    def take_over(self, head: Head, sent: int | None) -> None:
+        """Go on with a response that was started elsewhere.
+
+        `sent`: that it is complete, with so many bytes of body; None where nothing has gone out.
+        """
+        self._started = True
+        self._head = head
+        if sent is not None:
+            self._head_sent = self._complete = True
+            self._sent_bytes = sent
+
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
     ) -> Callable[[bytes], None]:

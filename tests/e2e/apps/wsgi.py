@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from bad_heads import BAD
+
 import subserve
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
         case "status":
             start(f"{argument} Whatever", ("ETag", '"1"'))
             return []
+        case "bad":
+            start_response(*BAD[argument])
+            return [b"x"]
         case "raise":
             if environ["QUERY_STRING"] == "after":
                 start()

@@ -1,0 +1,160 @@
+"""The selector of a worker's asyncio loop: it serves connections by itself, and asyncio the rest.
+
+asyncio makes a handle of each descriptor that is ready, puts it into a queue, takes it out and runs
+it in a context.  `asyncio.SelectorEventLoop` takes any selector, so this one calls the connections'
+own functions while it is asked what is ready, and tells asyncio of what else is.
+
+Linux: epoll(7), level-triggered.
+"""
+
+import contextlib
+import select
+import selectors
+from collections.abc import Callable, Iterator, Mapping
+from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
+from typing import Any, Final, Protocol, override
+
+
+class HasFileno(Protocol):
+    """Something that has a file descriptor."""
+
+    def fileno(self) -> int:
+        """Return it."""
+
+
+type FileDescriptorLike = int | HasFileno
+type Ready = Callable[[int], None]
+"""Called with the events of epoll(7), in the loop's thread."""
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+
+EVENTS_PER_TURN: Final = 256
+"""How many connections are served before asyncio has its turn.  Not measured."""
+
+
+class Poller(selectors.BaseSelector):
+    """A selector for asyncio, and `watch` for connections.  Lives in the loop's thread."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, Ready] = {}
+        self._keys: dict[int, SelectorKey] = {}  # asyncio's
+        self._map = _KeyMap(self._keys)
+        self._turns = 0
+        self.serving = False
+        """Whether this is within a call of `select`."""
+
+    # ---- connections
+
+    def watch(self, fd: int, ready: Ready) -> None:
+        """Call `ready` whenever there is something to read from `fd`, or it has come to its end.
+
+        What `ready` raises is raised by `select`.
+        """
+        self._watched[fd] = ready
+        self._epoll.register(fd, READ)
+
+    def change(self, fd: int, before: int, now: int) -> None:
+        """Wait for the events `now` instead of `before`: `READ`, `WRITE`, both or 0.
+
+        With 0 the kernel is not asked at all: it would tell of the other side's end over and over.
+        """
+        if not now:
+            self._epoll.unregister(fd)
+        elif not before:
+            self._epoll.register(fd, now)
+        else:
+            self._epoll.modify(fd, now)
+
+    def forget(self, fd: int) -> None:
+        """Forget a descriptor for which no event is waited, and which is about to be closed."""
+        del self._watched[fd]
+
+    # ---- asyncio's side
+
+    @override
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        """Wait up to `timeout` seconds (None: for ever); return what is ready of asyncio's."""
+        watched = self._watched
+        self._turns += 1
+        turn = self._turns
+        others: list[tuple[SelectorKey, int]] = []
+        found = self._epoll.poll(timeout, EVENTS_PER_TURN)
+        self.serving = True
+        for fd, events in found:
+            ready = watched.get(fd)
+            if ready is not None:
+                ready(events)
+                if turn != self._turns:
+                    others.clear()
+                    break  # another thread has asked meanwhile, and has seen to all of it
+            elif (key := self._keys.get(fd)) is not None:
+                # Broken, or at its end: whoever reads or writes is to find out.
+                mask = (events & ~READ and EVENT_WRITE) | (events & ~WRITE and EVENT_READ)
+                others.append((key, mask & key.events))
+            # Else one that another in this same turn has closed.
+        self.serving = False
+        return others
+
+    @override
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        if fileobj in self._map:
+            raise KeyError(f"{fileobj!r} is registered already")
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        self._epoll.register(fd, _epoll_events(events))
+        key = self._keys[fd] = SelectorKey(fileobj, fd, events, data)
+        return key
+
+    @override
+    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        key = self._keys.pop(self._map[fileobj].fd)
+        with contextlib.suppress(OSError):  # it was closed before, which the kernel has noticed
+            self._epoll.unregister(key.fd)
+        return key
+
+    @override
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+        key = self._map[fileobj]
+        if events != key.events:
+            self._epoll.modify(key.fd, _epoll_events(events))
+        key = self._keys[key.fd] = key._replace(events=events, data=data)
+        return key
+
+    @override
+    def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+        return self._map
+
+    @override
+    def close(self) -> None:
+        self._epoll.close()
+        self._keys.clear()
+
+
+class _KeyMap(Mapping[FileDescriptorLike, SelectorKey]):
+    """asyncio's keys by descriptor or by what has one, which may have been closed meanwhile."""
+
+    def __init__(self, keys: dict[int, SelectorKey]) -> None:
+        self._keys = keys
+
+    @override
+    def __getitem__(self, fileobj: FileDescriptorLike) -> SelectorKey:
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if fd >= 0:
+            return self._keys[fd]
+        for key in self._keys.values():
+            if key.fileobj is fileobj:
+                return key
+        raise KeyError(fileobj)
+
+    @override
+    def __iter__(self) -> Iterator[FileDescriptorLike]:
+        return iter(self._keys)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def _epoll_events(events: int) -> int:
+    return (READ if events & EVENT_READ else 0) | (WRITE if events & EVENT_WRITE else 0)

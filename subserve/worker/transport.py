@@ -1,0 +1,326 @@
+"""A connection's transport on a `Poller`: what asyncio's socket transport does, in fewer steps.
+
+Interpreter: the worker's.  Thread: the loop's.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, override
+
+from subserve.worker.poller import READ, WRITE
+
+if TYPE_CHECKING:
+    from subserve.worker.poller import Poller
+
+SMALL_READ: Final = 16 * 1024
+LARGE_READ: Final = 64 * 1024
+"""Bytes to read at once: the larger one where all that was asked for before had come.  For more
+than 128 KiB malloc(3) would map and unmap memory each time, which takes longer than the read."""
+
+HIGH_WATER: Final = 64 * 1024
+LOW_WATER: Final = HIGH_WATER // 4
+"""Bytes of unsent data at which the protocol is paused, and goes on.  asyncio's."""
+
+_MAX_PARTS: Final = 1024
+"""IOV_MAX of Linux: how many buffers one system call takes."""
+
+type Data = bytes | bytearray | memoryview
+
+
+class SocketTransport(asyncio.Transport):
+    """A connected stream socket: TCP, or a unix one.
+
+    It calls the protocol as asyncio's does, but `connection_made` at once, and it is for protocols
+    that take `data_received` only.
+
+    `receive` and `send` are like `os.read` and `os.write`; neither ever waits.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_eof",
+        "_events",
+        "_fd",
+        "_high",
+        "_loop",
+        "_lost",
+        "_low",
+        "_paused",
+        "_poller",
+        "_protocol",
+        "_read_size",
+        "_receive",
+        "_send",
+        "_size",
+        "_sock",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        sock: socket.socket,
+        protocol: asyncio.Protocol,
+        receive: Callable[[int, int], bytes],
+        send: Callable[[int, bytes], int],
+    ) -> None:
+        super().__init__()
+        self._loop = loop
+        self._poller = poller
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._receive, self._send = receive, send
+        self._read_size = SMALL_READ
+        self._buffer: deque[Data] = deque()
+        self._size = 0
+        self._high, self._low = HIGH_WATER, LOW_WATER
+        self._paused = False  # the protocol
+        self._closing = False
+        self._lost = False  # it has been told so, or will be in a moment
+        self._eof = False  # ours
+        self._events = READ
+        self._protocol = protocol
+        poller.watch(self._fd, self._ready)
+        protocol.connection_made(self)
+
+    # ---- the poller's side
+
+    def _ready(self, events: int) -> None:
+        try:
+            if self._buffer and events & ~READ:
+                self._flush()
+            if self._events & READ and events & ~WRITE:
+                self._read()
+        except Exception as error:  # noqa: BLE001  the loop's handler logs it
+            self._fail(error)
+
+    def _read(self) -> None:
+        try:
+            data = self._receive(self._fd, self._read_size)
+        except BlockingIOError, InterruptedError:
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if data:
+            if len(data) == self._read_size:
+                self._read_size = LARGE_READ
+            self._protocol.data_received(data)
+        elif self._protocol.eof_received():
+            self._want(self._events & ~READ)
+        else:
+            self.close()
+
+    def _flush(self) -> None:
+        try:
+            sent = self._sock.sendmsg(islice(self._buffer, _MAX_PARTS))
+        except BlockingIOError, InterruptedError:
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        self._size -= sent
+        buffer = self._buffer
+        while sent:
+            part = buffer.popleft()
+            if len(part) > sent:
+                buffer.appendleft(memoryview(part)[sent:])
+                break
+            sent -= len(part)
+        if self._size <= self._low and self._paused:
+            self._paused = False
+            self._protocol.resume_writing()
+        if not buffer and not self._lost:
+            self._want(self._events & ~WRITE)
+            if self._closing:
+                self._lose(None)
+            elif self._eof:
+                self._shut_down()
+
+    # ---- writing
+
+    @override
+    def write(self, data: Data) -> None:
+        if type(data) is not bytes:
+            data = bytes(data)  # the caller may change it
+        if self._eof:
+            raise RuntimeError("written behind the end: write_eof() was called")
+        if self._lost:
+            return
+        if not self._buffer:
+            try:
+                sent = self._send(self._fd, data)
+            except BlockingIOError, InterruptedError:
+                sent = 0
+            except OSError as error:
+                self._break(error)
+                return
+            if sent == len(data):
+                return
+            self._keep((memoryview(data)[sent:],))
+        else:
+            self._keep((data,))
+
+    @override
+    def writelines(self, list_of_data: Iterable[Data]) -> None:
+        if self._eof:
+            raise RuntimeError("written behind the end: write_eof() was called")
+        if self._lost:
+            return
+        parts = [part for part in list_of_data if part]
+        if not self._buffer and parts:
+            self._buffer.extend(parts)
+            self._size = sum(map(len, parts))
+            self._flush()
+            parts = []
+        self._keep(parts)
+
+    def _keep(self, parts: Iterable[Data]) -> None:
+        """Have `parts` sent behind what waits, and tell the protocol if that is too much."""
+        for part in parts:
+            self._buffer.append(part)
+            self._size += len(part)
+        if self._buffer and not self._lost:
+            self._want(self._events | WRITE)
+            self._bound()
+
+    def _bound(self) -> None:
+        if self._size > self._high and not self._paused:
+            self._paused = True
+            self._protocol.pause_writing()
+
+    @override
+    def write_eof(self) -> None:
+        if self._closing or self._eof:
+            return
+        self._eof = True
+        if not self._buffer:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # the client has gone
+            self._break(error)
+
+    @override
+    def can_write_eof(self) -> bool:
+        return True
+
+    @override
+    def get_write_buffer_size(self) -> int:
+        return self._size
+
+    @override
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._low, self._high
+
+    @override
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high}) must be at least low ({low}), and that at least 0")
+        self._high, self._low = high, low
+        self._bound()
+
+    # ---- reading
+
+    @override
+    def is_reading(self) -> bool:
+        return bool(self._events & READ) and not self._closing
+
+    @override
+    def pause_reading(self) -> None:
+        if not self._closing:
+            self._want(self._events & ~READ)
+
+    @override
+    def resume_reading(self) -> None:
+        if not self._closing:
+            self._want(self._events | READ)
+
+    def _want(self, events: int) -> None:
+        if events != self._events:
+            self._poller.change(self._fd, self._events, events)
+            self._events = events
+
+    # ---- the rest
+
+    @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if not isinstance(protocol, asyncio.Protocol):
+            raise TypeError(f"not a protocol that takes data_received: {protocol!r}")
+        self._protocol = protocol
+
+    @override
+    def get_protocol(self) -> asyncio.Protocol:
+        return self._protocol
+
+    @override
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return ``socket``, ``peername`` or ``sockname``; None for an address that is unknown."""
+        if name == "socket":
+            return self._sock
+        if name not in {"peername", "sockname"}:
+            return default
+        try:
+            return self._sock.getpeername() if name == "peername" else self._sock.getsockname()
+        except OSError:  # the client has gone already
+            return default
+
+    @override
+    def is_closing(self) -> bool:
+        return self._closing
+
+    @override
+    def close(self) -> None:
+        """Close once all is sent, and read no more."""
+        if self._closing:
+            return
+        self._closing = True
+        self._want(self._events & ~READ)
+        if not self._buffer:
+            self._lose(None)
+
+    @override
+    def abort(self) -> None:
+        self._break(None)
+
+    def _fail(self, error: Exception) -> None:
+        """End a connection that broke by an error which is nobody's to expect."""
+        self._loop.call_exception_handler(
+            {
+                "message": "a protocol failed",
+                "exception": error,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
+        self._break(error)
+
+    def _break(self, error: Exception | None) -> None:
+        """Close at once, whatever is unsent."""
+        self._closing = True
+        self._buffer.clear()
+        self._size = 0
+        if not self._lost:
+            self._lose(error)
+
+    def _lose(self, error: Exception | None) -> None:
+        self._lost = True
+        self._want(0)
+        self._loop.call_soon(self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            self._poller.forget(self._fd)
+            self._sock.close()
