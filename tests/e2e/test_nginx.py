@@ -363,4 +363,5 @@ def test_proxy_protocol_before_tls(serve: Serve, tmp_path: Path, tls: Tls, loop:
             assert json.loads(chat.recv())["server"] == ["127.0.0.1", port]
     finally:
         nginx.stop()
+        print(server.log, nginx.log)  # shown where it fails
     assert server.stop() == 0, server.log

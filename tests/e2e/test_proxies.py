@@ -197,7 +197,7 @@ def proxied(
     loop, secured = request.param
     tls = ("--certfile", certified.pem) if secured else ()
     server = shared_serve(
-        *(ASGI, "--workers", "1", "--loop", loop, "--proxy-protocol", "--header-timeout", "500ms"),
+        *(ASGI, "--workers", "1", "--loop", loop, "--proxy-protocol", "--header-timeout", "300ms"),
         *tls,
     )
     return server, certified if secured else None
