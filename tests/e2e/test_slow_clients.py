@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.e2e.clients import DEADLINE, Wire
+from tests.e2e.clients import DEADLINE, Stopwatch, Wire
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve, Server
@@ -32,6 +32,8 @@ type Trickle = Iterator[bytes]
 """What a client sends, piece by piece, a pause behind each."""
 
 PAUSE = 0.1
+
+ATTEMPTS = 5
 
 
 def nothing() -> Trickle:
@@ -283,8 +285,15 @@ def complaints(server: Server, context: ssl.SSLContext | None) -> list[str]:
             return "" if reader(wire) else f"{reader.__name__} was not cut off"
 
     def be_honest(client: Callable[[Wire], bool]) -> str:
-        with connect() as wire:
-            return "" if client(wire) else f"{client.__name__} was cut off"
+        for _ in range(ATTEMPTS):
+            begun = time.monotonic()
+            with Stopwatch() as watch, contextlib.suppress(OSError), connect() as wire:
+                if client(wire):
+                    return ""
+            # One that the machine holds up is not a client that is steady.
+            if time.monotonic() - begun - watch.seconds < LIMIT / 10:
+                break
+        return f"{client.__name__} was cut off"
 
     with ThreadPoolExecutor(len(SENDERS) + len(READERS) + len(HONEST)) as pool:
         jobs = [pool.submit(send, sender) for sender in SENDERS]
