@@ -48,6 +48,12 @@ class Size:
         return f"{self.rss / 2**20:.0f} MiB, {self.threads} threads, {self.fds} descriptors"
 
 
+def serving_pid(supervisor: int) -> int:
+    """Return the process that runs the workers, the child of the one that was started."""
+    (pid,) = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return int(pid)
+
+
 def recycled(log: IO[bytes]) -> int:
     """Count the recycles in the log of a server."""
     return os.pread(log.fileno(), 2**28, 0).count(b" has taken the place of ")
@@ -73,7 +79,7 @@ def wait_for(count: int, log: IO[bytes], server: subprocess.Popen[bytes]) -> Non
     while (now := recycled(log)) < count:
         if now > done:
             done, since = now, time.monotonic()
-            size = Size.of(server.pid)
+            size = Size.of(serving_pid(server.pid))
             print(f"\r{done}/{count}: {size}   ", end="", file=sys.stderr, flush=True)
         if server.poll() is not None or time.monotonic() > since + RECYCLE_SECONDS:
             raise SystemExit(f"no recycle after {done}\n{log.name}")
@@ -105,9 +111,9 @@ def main() -> int:
             address = address_of(log, server)
             with Load(address, options.path, clients=options.clients, pause=options.pause) as load:
                 wait_for(min(10, options.count), log, server)
-                early = Size.of(server.pid)
+                early = Size.of(serving_pid(server.pid))
                 wait_for(options.count, log, server)
-                late = Size.of(server.pid)
+                late = Size.of(serving_pid(server.pid))
             server.send_signal(signal.SIGTERM)
             code = server.wait(STOP_SECONDS)
         finally:

@@ -10,7 +10,7 @@ from typing import NoReturn
 from subserve import __version__
 from subserve.config import Resolved, Setting, nearest, resolve
 from subserve.errors import ConfigError, SubserveError, tell
-from subserve.options import GROUPS, Config, default_text, flag_of, rows, variable_of
+from subserve.options import GROUPS, Config, default_text, flag_of, off_flag_of, rows, variable_of
 from subserve.systemd import passed_sockets
 
 _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its own GIL."
@@ -46,6 +46,9 @@ signals:
 
 exit codes:
 {codes}
+
+A switch that a variable or the file turns on is turned off by --no- before it: --no-factory,
+--no-reload; and --no-supervisor by --supervisor.
 
 Every option can also be a variable (--graceful-timeout is SUBSERVE_GRACEFUL_TIMEOUT) or a key
 (graceful-timeout) of subserve.toml, or of [tool.subserve] in pyproject.toml."""
@@ -84,9 +87,19 @@ def _parser() -> argparse.ArgumentParser:
                 *names, dest=name, metavar=row.metavar, action="append", default=None, help=text
             )
         else:
-            group.add_argument(
-                *names, dest=name, action="append_const", const="true", default=None, help=text
-            )
+            # Not in the help: it would double the lines of all switches.
+            for flags, const, shown in (
+                (names, "true", text),
+                ([off_flag_of(name)], "false", argparse.SUPPRESS),
+            ):
+                group.add_argument(
+                    *flags,
+                    dest=name,
+                    action="append_const",
+                    const=const,
+                    default=None,
+                    help=shown,
+                )
     run = groups["run"]
     run.add_argument("--config", metavar="FILE", help="configuration file to read instead")
     run.add_argument(

@@ -119,6 +119,7 @@ class _JsonFormatter(logging.Formatter):
     def __init__(self, origin: str) -> None:
         super().__init__()
         self._origin = origin
+        self._pid = os.getpid()  # nothing that logs forks
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -127,6 +128,7 @@ class _JsonFormatter(logging.Formatter):
             "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "origin": self._origin,
+            "pid": self._pid,
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -152,13 +154,19 @@ def _escape_but_layout(text: str) -> str:
     return _CONTROL_BUT_NEWLINE_AND_TAB.sub(_as_hex, text)
 
 
-def configure(level: str, log_format: str, origin: str) -> None:
+def configure(level: str, log_format: str, origin: str, processes: int = 1) -> None:
     """Send the records of ``subserve`` and below to standard error.
 
-    `origin` is who writes: ``server`` or ``worker 0.1``.
+    `origin` is who writes: ``server`` or ``worker 0.1``.  Where there are several `processes` of
+    them, its number is put behind that, as syslog has it; a JSON record always has it.
     """
     handler = _FdHandler(STDERR)
-    handler.setFormatter(_JsonFormatter(origin) if log_format == "json" else _TextFormatter(origin))
+    if log_format == "json":
+        handler.setFormatter(_JsonFormatter(origin))
+    else:
+        handler.setFormatter(
+            _TextFormatter(f"{origin}[{os.getpid()}]" if processes > 1 else origin)
+        )
     logger = logging.getLogger("subserve")
     logger.handlers = [handler]
     logger.setLevel(level.upper())

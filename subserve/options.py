@@ -331,6 +331,15 @@ class Config:
         parse=or_off(parse_duration),
         metavar="TIME|off",
     )
+    request_timeout: float = _option(
+        0.0,
+        "Time that the app may take for a request before it is interrupted and the client answered "
+        "504, or off; not for WebSockets and ASGI event streams.",
+        group="time",
+        parse=or_off(parse_duration),
+        metavar="TIME|off",
+        default_text="off",
+    )
     max_worker_lifetime: float = _option(
         0.0,
         "Time after which a worker is replaced by a new one, or off.",
@@ -622,6 +631,12 @@ def rows() -> dict[str, tuple[Field[Any], Row]]:
 def flag_of(name: str) -> str:
     """Return a field as the command line spells it: ``--graceful-timeout``."""
     return "--" + name.replace("_", "-")
+
+
+def off_flag_of(name: str) -> str:
+    """Return how the command line turns a switch off: ``--no-factory``, ``--supervisor``."""
+    plain = name.removeprefix("no_")
+    return flag_of(plain if plain != name else f"no_{name}")
 
 
 def variable_of(name: str) -> str:

@@ -96,7 +96,7 @@ def _serve_on(
     config: Config, listeners: Sequence[Listener], supervisor: Channel | None
 ) -> tuple[int, bool]:
     """Serve; return what `Coordinator.run` does."""
-    subserve_log.configure(config.log_level, config.log_format, "server")
+    subserve_log.configure(config.log_level, config.log_format, "server", config.processes)
     faulthandler.enable(
         subserve_log.STDERR
     )  # a crash in C code ends all workers: let it say where it was

@@ -69,7 +69,8 @@ def _prepare(assignment: Assignment) -> None:
         # a line at a time, also with PYTHONUNBUFFERED, so that those of the workers do not mix.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, write_through=False)
-    subserve_log.configure(config.log_level, config.log_format, f"worker {assignment.worker}")
+    name = f"worker {assignment.worker}"
+    subserve_log.configure(config.log_level, config.log_format, name, config.processes)
     set_current_worker(assignment.worker)
     # Not made by this interpreter's `threading`, which would call it Dummy-1 in every log line.
     threading.current_thread().name = f"subserve-{assignment.worker}"

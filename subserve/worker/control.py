@@ -8,7 +8,9 @@ code holds the interpreter's GIL.
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 
 from subserve import log as subserve_log
@@ -21,15 +23,27 @@ log = logging.getLogger("subserve.worker")
 
 
 class ControlThread:
-    """Obeys each command as it arrives; `heartbeat` is the interval in seconds, 0 for none."""
+    """Obeys each command as it arrives; `heartbeat` is the interval in seconds, 0 for none.
+
+    `look` is called at first, and when the moment (monotonic) has come that it returned the last
+    time.
+    """
 
     def __init__(
-        self, channel: Channel, on_drain: Callable[[Drain], None], row: Row, heartbeat: float
+        self,
+        channel: Channel,
+        on_drain: Callable[[Drain], None],
+        row: Row,
+        heartbeat: float,
+        look: Callable[[float], float] = lambda _: math.inf,
     ) -> None:
         self._channel = channel
         self._on_drain = on_drain
         self._row = row
-        self._heartbeat = heartbeat
+        self._heartbeat = heartbeat or math.inf
+        self._beat_at = -math.inf if heartbeat else math.inf
+        self._look = look
+        self._look_at = -math.inf
         self._thread = threading.Thread(target=self._run, name="subserve-control", daemon=True)
 
     def start(self) -> None:
@@ -46,11 +60,19 @@ class ControlThread:
             self._obey(command)
 
     def _next(self) -> Message | None:
-        if self._heartbeat:
-            self._row.add(Counter.CONTROL_BEATS)
-            while not self._channel.wait(self._heartbeat):
-                self._row.add(Counter.CONTROL_BEATS)
+        while (pause := self._do_what_is_due(time.monotonic())) < math.inf:
+            if self._channel.wait(pause):
+                break
         return self._channel.receive()
+
+    def _do_what_is_due(self, now: float) -> float:
+        """Do it, and return in how many seconds more will be."""
+        if now >= self._beat_at:
+            self._row.add(Counter.CONTROL_BEATS)
+            self._beat_at = now + self._heartbeat
+        if now >= self._look_at:
+            self._look_at = self._look(now)
+        return max(0.0, min(self._beat_at, self._look_at) - now)
 
     def _obey(self, command: Message) -> None:
         match command:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import socket
 from functools import partial
 from typing import Any
@@ -16,9 +17,11 @@ from subserve.http.h1.asgi import AsgiRequest
 from subserve.http.h1.lane import Lane, MakeRequest
 from subserve.http.h1.wsgi import WsgiService
 from subserve.http.others import OtherProtocols
+from subserve.http.timed import TimedApp
 from subserve.http.wsgi import WsgiApp
 from subserve.http.wsgi.inline import Inline
 from subserve.http.wsgi.pool import Pool
+from subserve.http.wsgi.timeout import Watch
 from subserve.messages import Drain, Ready
 from subserve.policy import heartbeat_interval
 from subserve.scoreboard import Counter, Row
@@ -52,6 +55,7 @@ class Runner:
         self._pool: Pool | None = None
         self._wsgi: WsgiService | None = None
         self._standin: StandIn | None = None
+        self._watch: Watch | None = None
         self._app = app
         self.ready = False
         """Whether the app has started, and the coordinator been told."""
@@ -78,7 +82,8 @@ class Runner:
 
         interval = heartbeat_interval(config.hang_timeout)
         heartbeat = Heartbeat(loop, self._row, interval)
-        control = ControlThread(self._channel, on_drain, self._row, interval)
+        look = (lambda _: math.inf) if self._watch is None else self._watch.look
+        control = ControlThread(self._channel, on_drain, self._row, interval, look)
         control.start()
         try:
             connections.start()
@@ -108,18 +113,27 @@ class Runner:
         asyncio.set_event_loop(None)
         self._pool = Pool(self._config.threads, loop)
         several = self._config.workers > 1
+        if self._config.request_timeout:
+            self._watch = Watch(self._config.request_timeout)
         inline = None
         # With one thread it is always the same one: an app may count on that.
         if isinstance(loop, AsyncioLoop) and self._config.threads > 1:
             self._standin = StandIn(loop, self._pool)
             inline = Inline(self._pool, self._standin)
         self._wsgi = WsgiService(
-            self._app, self._pool, inline, multiprocess=several, max_queue=self._config.max_queue
+            self._app,
+            self._pool,
+            inline,
+            multiprocess=several,
+            max_queue=self._config.max_queue,
+            watch=self._watch,
         )
-        self._app = WsgiApp(self._app, self._pool, multiprocess=several)
+        self._app = WsgiApp(self._app, self._pool, multiprocess=several, watch=self._watch)
 
     def _lane(self, state: dict[str, Any], access: logging.Logger | None) -> Lane:
         config = self._config
+        if config.request_timeout and self._interface == "asgi":
+            self._app = TimedApp(self._app, config.request_timeout)
         others = OtherProtocols(self._app, config, state, access, self._row)
         access_log = AccessLog(access, config.access_log_format) if access is not None else None
         make: MakeRequest = partial(AsgiRequest, self._app, state)

@@ -93,6 +93,27 @@ def test_json_logs(launch: Serve, tmp_path: Path) -> None:
     assert "asgi:app (ASGI)" in banners[0]["message"]
 
 
+def test_records_say_which_process_they_come_from(serve: Serve, launch: Serve) -> None:
+    """With several of them, "worker 0.1" is no name: each has one."""
+    options = ("--processes", "2", "--workers", "1")
+    address = ("--app-dir", str(APPS), "--bind", "127.0.0.1:0")
+    server = launch("asgi:app", *options, *address, "--log-format", "json")
+    server.wait_for(r'"message": "subserve .*listening')
+    pids = server.serving_pids()
+    assert server.stop() == 0, server.log
+    records = [json.loads(line) for line in server.log.splitlines() if not line.startswith("app ")]
+    for origin in ("server", "worker 0.1"):
+        assert {r["pid"] for r in records if r["origin"] == origin} == set(pids)
+    assert {r["pid"] for r in records if r["origin"] == "supervisor"} == {server.process.pid}
+
+    server = serve("asgi:app", *options)
+    pids = server.serving_pids()
+    assert server.stop() == 0, server.log
+    for pid in pids:
+        assert f" info    server[{pid}]  stopping: " in server.log
+        assert f" info    worker 0.1[{pid}]  draining " in server.log
+
+
 def test_levels(serve: Serve) -> None:
     quiet = serve("asgi:app", "--workers", "1", "--log-level", "error")
     with Wire.connect(quiet.address) as wire:

@@ -15,7 +15,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from subserve import __version__, cli
+from subserve import __version__, cli, options
 from subserve.coordinator import server
 from subserve.errors import (
     AppLoadError,
@@ -132,6 +132,37 @@ def test_arguments_in_any_order(served: list[Config], capsys: pytest.CaptureFixt
     (config,) = served
     assert (config.app, config.workers, config.threads) == ("shop:app", 2, 3)
     assert (config.bind, config.factory, config.loop) == ((":1", ":2"), True, "uvloop")
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag", "name"),
+    [
+        ("SUBSERVE_FACTORY", "--no-factory", "factory"),
+        ("SUBSERVE_RELOAD", "--no-reload", "reload"),
+        ("SUBSERVE_NO_SUPERVISOR", "--supervisor", "no_supervisor"),
+    ],
+)
+def test_what_a_variable_turns_on_can_be_turned_off(
+    served: list[Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    flag: str,
+    name: str,
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    assert run("shop:app", flag, capsys=capsys)[0] == 0
+    assert getattr(served[0], name) is False
+
+
+def test_each_switch_has_a_form_to_turn_it_off() -> None:
+    parser = cli._parser()
+    for name, (_, row) in options.rows().items():
+        if row.parse is options.parse_flag:
+            flag = options.off_flag_of(name)
+            assert getattr(parser.parse_args([flag]), name) == ["false"]
+            assert getattr(parser.parse_args([options.flag_of(name), flag]), name)[-1] == "false"
+            assert flag not in parser.format_help().split("signals:")[0]
 
 
 def test_a_dash_is_a_value(served: list[Config], capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,6 +144,7 @@ def test_a_line_of_json(output: Output) -> None:
     assert found == {
         "level": "warning",
         "origin": "worker 0.1",
+        "pid": os.getpid(),
         "logger": "subserve.test",
         "message": "line\nbreak \x1b[31m \x7f",
     }

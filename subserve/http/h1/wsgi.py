@@ -34,6 +34,7 @@ from subserve.http.wsgi.inline import Inline
 from subserve.http.wsgi.messages import Message
 from subserve.http.wsgi.pool import Pool
 from subserve.http.wsgi.response import MAX_DETACHED_BYTES, Response
+from subserve.http.wsgi.timeout import Watch, Watched
 from subserve.scoreboard import Counter
 from subserve.tls import wsgi_variables
 
@@ -72,8 +73,10 @@ class WsgiService:
         *,
         multiprocess: bool,
         max_queue: int,
+        watch: Watch | None = None,
     ) -> None:
         self.app = app
+        self.watch = watch
         self.pool = pool
         self.inline = inline
         self.multiprocess = multiprocess
@@ -109,6 +112,7 @@ class WsgiRequest:
     _whole_size = -1
     """How many bytes of body went out with the head, in one piece, of what `_lines` begins."""
     _close = False
+    _watched: Watched | None = None  # with --request-timeout
 
     def __init__(
         self,
@@ -178,8 +182,9 @@ class WsgiRequest:
         connection.lane.row.cells[_STARTED] += 1
         inline = service.inline
         if inline is not None and self._direct and inline.take(self._run):
-            self._conclude()
-            connection.settle()
+            if not self._timed_out:
+                self._conclude()
+                connection.settle()
         else:
             service.pool.put(self._run_aside)
 
@@ -201,6 +206,20 @@ class WsgiRequest:
         with self._connection.write_lock:
             self._direct = False
 
+    def _time_out(self) -> None:
+        """Answer 504, or cut short what has begun; the thread does not write any more."""
+        connection = self._connection
+        if connection.request is not self or connection.gone:
+            return
+        framing = self._framed()
+        if framing.begun:
+            self._log(framing.head.status, framing.size, framing.head.lines)
+            connection.break_off(reset=not framing.self_delimiting)
+            return
+        self._log(504, 0, b"")
+        connection.write(error_response(504, connection.lane.date))
+        connection.response_ended(keep_alive=False)
+
     def drain(self) -> None:
         """Nothing to do: the thread looks whether the worker drains when it is done."""
 
@@ -220,8 +239,9 @@ class WsgiRequest:
         try:
             self._run()
         finally:
-            self._conclude()
-            self._report()
+            if not self._timed_out:
+                self._conclude()
+                self._report()
 
     def _run(self) -> None:
         service = self._service
@@ -238,20 +258,37 @@ class WsgiRequest:
     def _serve(self) -> None:
         if self._connection.lost:
             return  # its client has given up while it waited
+        watch = self._service.watch
         try:
-            rest = self._call_app()
+            rest = self._call_app() if watch is None else self._call_app_watched(watch)
             if type(rest) is bytes:
                 self._write_whole(rest)
             elif rest:
                 self._transmit(cast("list[Message]", rest), last=True)
         except BaseException as error:
             # BaseException: sys.exit() in a handler must not end the thread.
+            if self._timed_out:
+                log.debug("%s has ended after its time-out: %r", self._path, error)
+                return
             if is_disconnect(error):
                 self._cut_off = True
                 log.debug("%s: the client has gone", self._path)
                 return
             log.exception("%s %s failed: %s", self._method, self._path, type(error).__name__)
             self._answer_500()
+
+    @property
+    def _timed_out(self) -> bool:
+        """Whether the connection is in the loop's hands."""
+        return self._watched is not None and self._watched.timed_out
+
+    def _call_app_watched(self, watch: Watch) -> bytes | list[Message]:
+        """Do the same, but let nobody interrupt what it does for the server."""
+        answer = partial(self._connection.lane.loop.call_soon_threadsafe, self._time_out)
+        watched = self._watched = watch.request(f"{self._method} {self._path}", answer)
+        self._response = Response(self._method, watched.guard(self._transmit))
+        rest = watched.run(self._call_app)
+        return [] if watched.timed_out else rest
 
     def _call_app(self) -> bytes | list[Message]:
         """Run the app from call to close; return what is still to be sent."""

@@ -8,23 +8,50 @@ thread is free for the next request.
 `environ` lists what an app finds in its environ.
 """
 
+import asyncio
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 from subserve.errors import SubserveError, WorkerError
+from subserve.http.exchange import ClientGone
 from subserve.http.wsgi.body import RequestBody
 from subserve.http.wsgi.environ import body_expected, build_environ
 from subserve.http.wsgi.errors import AppAborted, ClientDisconnected, WsgiViolation
 from subserve.http.wsgi.files import FileWrapper
-from subserve.http.wsgi.handover import Handover
-from subserve.http.wsgi.messages import Message, Receive, Scope, Send
+from subserve.http.wsgi.handover import ABORT_GRACE, Handover
+from subserve.http.wsgi.messages import (
+    Message,
+    Receive,
+    Scope,
+    Send,
+    body_message,
+    start_message,
+)
 from subserve.http.wsgi.response import Response
+from subserve.http.wsgi.timeout import RequestTimedOut, Watch, Watched
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 __all__ = ["AppAborted", "ClientDisconnected", "FileWrapper", "WsgiApp", "WsgiViolation"]
+
+type Run = Callable[[WSGIApplication, WSGIEnvironment, Response], list[Message]]
+
+_TIMED_OUT = b"Gateway Timeout\n"
+
+_GATEWAY_TIMEOUT = (
+    start_message(
+        504,
+        [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_TIMED_OUT)),
+        ],
+    ),
+    body_message(_TIMED_OUT, last=True),
+)
 
 
 class WsgiApp:
@@ -39,10 +66,20 @@ class WsgiApp:
     or by cutting the connection; one that is not an `Exception` is the cause of an `AppAborted`.
     A client that leaves is no error: the call returns.  When the call is cancelled it ends at once,
     and its thread on the next occasion: what the app reads or sends raises `ClientDisconnected`.
+
+    `watch` looks after requests that take too long: they are answered 504, or end in the middle.
     """
 
-    def __init__(self, app: WSGIApplication, pool: Executor, *, multiprocess: bool = False) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        pool: Executor,
+        *,
+        multiprocess: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         self._app = app
+        self._watch = watch
         self._pool = pool
         self._multiprocess = multiprocess
 
@@ -59,19 +96,46 @@ class WsgiApp:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         handover = Handover(receive, send, body_expected=body_expected(scope))
-        body = RequestBody(handover.pull)
-        environ = build_environ(scope, body, multiprocess=self._multiprocess)
-        response = Response(scope["method"], handover.transmit)
+        pull, transmit = handover.pull, handover.transmit
+        run: Run = _run_app
+        if self._watch is not None:
+            watched = self._watch.request(
+                f"{scope['method']} {scope['path']}", handover.time_out, answer_interrupts=True
+            )
+            pull, transmit = watched.guard(pull), watched.guard(transmit)
+            run = partial(_run_watched, watched)
+        environ = build_environ(scope, RequestBody(pull), multiprocess=self._multiprocess)
+        response = Response(scope["method"], transmit)
         # The future is nobody's local variable here: with an exception in it, it would be a cycle.
-        await handover.serve(self._submit(environ, response))
+        if await handover.serve(self._submit(run, environ, response)):
+            return
+        if handover.begun:
+            raise ClientGone  # which leaves it to the lane to cut the response short
+        async with asyncio.timeout(ABORT_GRACE):
+            for message in _GATEWAY_TIMEOUT:
+                await send({**message})
 
-    def _submit(self, environ: WSGIEnvironment, response: Response) -> Future[list[Message]]:
+    def _submit(
+        self, run: Run, environ: WSGIEnvironment, response: Response
+    ) -> Future[list[Message]]:
         # What the app sets in a context variable is seen by this request only.
         context = contextvars.copy_context()
         try:
-            return self._pool.submit(context.run, _run_app, self._app, environ, response)
+            return self._pool.submit(context.run, run, self._app, environ, response)
         except RuntimeError as error:
             raise WorkerError("the thread pool takes no more requests") from error
+
+
+def _run_watched(
+    watched: Watched, app: WSGIApplication, environ: WSGIEnvironment, response: Response
+) -> list[Message]:
+    """Do what `_run_app` does; nobody waits for what comes of it once it has timed out."""
+    try:
+        return watched.run(_run_app, app, environ, response)
+    except BaseException as error:
+        if not watched.timed_out and not isinstance(error, RequestTimedOut):
+            raise
+        return []
 
 
 def _run_app(app: WSGIApplication, environ: WSGIEnvironment, response: Response) -> list[Message]:

@@ -47,6 +47,13 @@ LOOP_CHECK_INTERVAL = 1.0
 type AppFuture = Future[list[Message]]
 
 
+class _TimedOut:
+    """Mail that says that nobody waits for the app any more."""
+
+
+_TIMED_OUT = _TimedOut()
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """Messages to be sent in one go; `last` says that they end the response."""
@@ -75,7 +82,7 @@ class Handover:
         # The loop thread's own.
         self._receive = receive
         self._send = send
-        self._mailbox: deque[Delivery | AppFuture] = deque()
+        self._mailbox: deque[Delivery | AppFuture | _TimedOut] = deque()
         self._mail_waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
@@ -84,6 +91,8 @@ class Handover:
         self._unread_watch: asyncio.TimerHandle | None = None
         self._failure: Exception | None = None  # of the server's `send` or `receive`
         self._left = False  # the request's task has ended, nobody reads the mailbox
+        self.begun = False
+        """Whether a part of the response has been given to the server."""
 
     # -- pool thread --------------------------------------------------------------------------
 
@@ -139,6 +148,10 @@ class Handover:
         except RuntimeError:
             _report_leftover(future)
 
+    def time_out(self) -> None:
+        """Have `serve` return; for any thread.  Raises `RuntimeError` where the loop is closed."""
+        self._loop.call_soon_threadsafe(self._mail, _TIMED_OUT)
+
     def _call[*Args](self, callback: Callable[[*Args], None], *arguments: *Args) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
@@ -152,11 +165,12 @@ class Handover:
 
     # -- loop thread --------------------------------------------------------------------------
 
-    async def serve(self, future: AppFuture) -> None:
+    async def serve(self, future: AppFuture) -> bool:
         """Carry out what the app's thread asks for, until `future` says that it has ended.
 
-        The future's result are messages left to be sent.  When the task is cancelled, this
-        returns at once and leaves the thread to find out by itself.
+        Returns False where the request has timed out before.  The future's result are messages
+        left to be sent.  When the task is cancelled, this returns at once and leaves the thread to
+        find out by itself.
 
         Raises:
             Exception: the app's own; an `AppAborted` in place of one that is not an `Exception`.
@@ -164,12 +178,15 @@ class Handover:
         if not self._body_ended:
             self._start_pump()
         future.add_done_callback(self.app_done)
-        item: Delivery | AppFuture = future
+        item: Delivery | AppFuture | _TimedOut = future
         given_up = True
         try:
             while isinstance(item := await self._next_mail(), Delivery):
                 if await self._deliver(item):
                     self._acknowledge()
+            if item is _TIMED_OUT:
+                given_up = False
+                return False
             await self._conclude(future)
             given_up = False
         except Exception:
@@ -181,6 +198,7 @@ class Handover:
                 future.cancel()  # it may still be waiting for a thread
             # An exception's traceback holds this frame; let the frame not hold the exception.
             del future, item
+        return True
 
     async def _conclude(self, future: AppFuture) -> None:
         """Send what is left of the response, or raise why there is none."""
@@ -209,6 +227,7 @@ class Handover:
         """Send messages; return False if that failed, after the thread was told why."""
         if self._gone is not None:
             return False  # it was on its way when the client left
+        self.begun = True
         if delivery.last:
             self._ending = True
             self._discard_body()
@@ -238,18 +257,20 @@ class Handover:
             self._undelivered -= 1
             self._changed.notify_all()
 
-    async def _next_mail(self) -> Delivery | AppFuture:
+    async def _next_mail(self) -> Delivery | AppFuture | _TimedOut:
         while not self._mailbox:
             self._mail_waiter = self._loop.create_future()
             await self._mail_waiter
         return self._mailbox.popleft()
 
-    def _mail(self, item: Delivery | AppFuture) -> None:
+    def _mail(self, item: Delivery | AppFuture | _TimedOut) -> None:
         if self._left:
             if isinstance(item, Future):
                 _report_leftover(item)
             return
         self._mailbox.append(item)
+        if item is _TIMED_OUT and self._sending is not None:
+            self._sending.reschedule(self._loop.time())
         if self._mail_waiter is not None and not self._mail_waiter.done():
             self._mail_waiter.set_result(None)
 

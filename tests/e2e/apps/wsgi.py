@@ -65,6 +65,22 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
         case "stream":
             start()
             return _stream(int(argument))
+        case "spin":
+            _spin()
+        case "begin-then-spin":
+            headers = [("Content-Length", "100")] if argument == "length" else []
+            start("200 OK", *headers)
+            return _begin_then_spin()
+        case "spin-for-ever":
+            while True:
+                try:
+                    _spin()
+                except Exception as error:  # noqa: BLE001
+                    tell(f"goes on after {type(error).__name__}")
+        case "pause":
+            time.sleep(float(argument))
+            start()
+            return [b"paused"]
         case "sleep":
             tell("asleep")
             time.sleep(float(argument))
@@ -77,6 +93,20 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
 def _begin_then_raise(name: str) -> Iterator[bytes]:
     yield b"the beginning"
     raise getattr(builtins, name)("from the handler")
+
+
+def _spin() -> None:
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        pass
+
+
+def _begin_then_spin() -> Iterator[bytes]:
+    try:
+        yield b"the beginning"
+        _spin()
+    finally:
+        tell("cleaned up")
 
 
 def _pass(port: str) -> None:
