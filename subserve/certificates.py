@@ -170,10 +170,9 @@ def all_warnings(config: Config, now: float | None = None) -> Iterator[str]:
 
 def expiry_warning(files: Files, certificate: Certificate, now: float) -> str | None:
     """Return what is to be said of a certificate that ends soon, or has; `now` is Unix time."""
-    days = (certificate.expires - now) / _DAY
-    if days < 0:
+    if certificate.expires < now:
         return f"--certfile {files.certfile}: the certificate has expired; renew it"
-    if days < EXPIRY_WARNING_DAYS:
-        when = "within a day" if days < 1 else f"in {days:.0f} days"
-        return f"--certfile {files.certfile}: the certificate expires {when}; renew it"
+    if certificate.expires < now + EXPIRY_WARNING_DAYS * _DAY:
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(certificate.expires))
+        return f"--certfile {files.certfile}: the certificate expires at {when} UTC; renew it"
     return None

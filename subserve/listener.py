@@ -21,6 +21,22 @@ _ADVICE = {
     ("fd", errno.EBADF): "the parent process left no such descriptor open",
 }
 
+ERRORS_OF_ONE_CONNECTION = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
+"""accept(2): what the network, or a firewall, has done to the connection that was next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:

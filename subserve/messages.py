@@ -42,6 +42,27 @@ class ReopenLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """Command: accept connections by yourself, you are the only worker.
+
+    `listeners` are descriptors, yours from here on; `max_connections` is how many connections you
+    may have, `max_descriptor` the highest number that a connection's descriptor may have.
+    """
+
+    listeners: list[int]
+    max_connections: int
+    max_descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAccepting:
+    """Command: leave it to the coordinator again.
+
+    Report: somebody else has to, for the reason that accepting will meet with again.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Report: the app is loaded and started; `interface` is ``asgi`` or ``wsgi``."""
 
@@ -106,7 +127,18 @@ class TurnOver:
 
 
 type Message = (
-    Drain | DumpStacks | ReopenLogs | Ready | Failed | Launch | Signal | Retire | Serving | TurnOver
+    Drain
+    | DumpStacks
+    | ReopenLogs
+    | Accept
+    | StopAccepting
+    | Ready
+    | Failed
+    | Launch
+    | Signal
+    | Retire
+    | Serving
+    | TurnOver
 )
 
 _BY_NAME: dict[str, type[Message]] = {
@@ -115,6 +147,8 @@ _BY_NAME: dict[str, type[Message]] = {
         Drain,
         DumpStacks,
         ReopenLogs,
+        Accept,
+        StopAccepting,
         Ready,
         Failed,
         Launch,

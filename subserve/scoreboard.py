@@ -31,6 +31,8 @@ class Counter(IntEnum):
     REQUESTS_FINISHED = CONNECTIONS_CLOSED + 2
     REQUESTS_TAKEN = CONNECTIONS_CLOSED + 3
     """Requests for a WSGI app that a thread has begun to serve."""
+    CONNECTIONS_ACCEPTED = CONNECTIONS_CLOSED + 6
+    """Connections that the worker has accepted by itself: see `worker.door`."""
     LOOP_BEATS = CONNECTIONS_CLOSED + 4
     """Heartbeats of the event loop: requests are being served."""
     CONTROL_BEATS = CONNECTIONS_CLOSED + 5
@@ -62,7 +64,8 @@ class Row:
     @property
     def connections(self) -> int:
         """How many connections are open, or on their way to the worker."""
-        return self[Counter.CONNECTIONS_ASSIGNED] - self[Counter.CONNECTIONS_CLOSED]
+        arrived = self[Counter.CONNECTIONS_ASSIGNED] + self[Counter.CONNECTIONS_ACCEPTED]
+        return arrived - self[Counter.CONNECTIONS_CLOSED]
 
     @property
     def requests(self) -> int:

@@ -207,7 +207,8 @@ def asgi_extension(secured: ssl.SSLObject) -> dict[str, Any]:
     cipher = secured.cipher()
     return {
         "server_cert": context.certificate.pem,
-        "client_cert_chain": _client_chain(secured) if peer else [],
+        # Tuples, since requests of one connection share it.
+        "client_cert_chain": _client_chain(secured) if peer else (),
         "client_cert_name": _distinguished_name(peer["subject"]) if peer else None,
         "client_cert_error": None,  # one that does not verify ends the handshake
         "tls_version": _VERSIONS.get(secured.version() or ""),
@@ -215,12 +216,12 @@ def asgi_extension(secured: ssl.SSLObject) -> dict[str, Any]:
     }
 
 
-def _client_chain(secured: ssl.SSLObject) -> list[str]:
+def _client_chain(secured: ssl.SSLObject) -> tuple[str, ...]:
     # A session that is resumed has kept the client's own certificate, and not what is above it.
     chain = secured.get_verified_chain()
     if not chain and (own := secured.getpeercert(binary_form=True)):
         chain = [own]
-    return [ssl.DER_cert_to_PEM_cert(der) for der in chain]
+    return tuple(ssl.DER_cert_to_PEM_cert(der) for der in chain)
 
 
 def wsgi_variables(extension: Mapping[str, Any]) -> dict[str, str]:

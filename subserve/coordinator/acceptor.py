@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from selectors import EVENT_READ, BaseSelector
 
 from subserve.coordinator.handle import WorkerHandle
-from subserve.listener import Listener
+from subserve.listener import ERRORS_OF_ONE_CONNECTION, Listener
 from subserve.policy import least_loaded
 
 log = logging.getLogger("subserve.acceptor")
@@ -28,6 +28,9 @@ PAUSE_SECONDS = 0.1
 FULL_PAUSE_SECONDS = 0.01
 """The same when all workers have as many connections as they may: the next one may end any time.
 A hundred looks a second take some 0.5 % of a core."""
+
+RETRY_SECONDS = 1.0
+"""How long the coordinator accepts after a worker could not go on.  Not measured."""
 
 COMPLAINT_INTERVAL = 5.0
 """Seconds between two warnings of the same reason to pause."""
@@ -51,28 +54,15 @@ _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 """accept(2): the connection stays queued and the listener readable, so trying again at once would
 only burn the CPU."""
 
-_OF_ONE_CONNECTION = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EOPNOTSUPP,
-        errno.EPERM,
-        errno.EPROTO,
-    }
-)
-"""accept(2): what the network, or a firewall, has done to the connection that was next."""
-
 
 class Acceptor:
     """Turns readable listeners into connections of workers.  Lives in the main thread.
 
     `workers` may change while it runs.  As long as none of them takes connections in, the kernel
     queues; the same while each has `max_connections`.
+
+    Where there is one worker only, nothing is to be chosen: it accepts by itself, until there is
+    another one or something is in its way.  For a moment both may accept, which does no harm.
     """
 
     def __init__(
@@ -91,6 +81,9 @@ class Acceptor:
         self._selector: BaseSelector | None = None
         self._obstacle = _NOBODY
         self._complaints: dict[str, float] = {}
+        self._listening = False
+        self._deputy: WorkerHandle | None = None
+        self._appoint_at = -math.inf
 
     def start(self, selector: BaseSelector, descriptors: float = math.inf) -> None:
         """Begin to accept, woken by `selector`, whose keys carry `accept_from` as data.
@@ -103,9 +96,8 @@ class Acceptor:
 
     def stop(self) -> None:
         """Accept no more, and stop listening.  Idempotent."""
-        if self._resume_at is None:
-            self._ignore()
-        self._resume_at = self._selector = None
+        self._ignore()
+        self._resume_at = self._selector = self._deputy = None
         self._max_connections = self._descriptors = math.inf
         self._deliver()  # one more is better than one that is cut off
         while self._undelivered:
@@ -125,6 +117,33 @@ class Acceptor:
             return
         self._resume_at = None
         self._listen()
+        self.review()
+
+    def review(self) -> None:
+        """Leave it to a worker that is the only one, or take it back; call it after a change."""
+        ready = [worker for worker in self._workers if worker.load is not None]
+        only = ready[0] if len(ready) == 1 else None
+        if self._selector is None or (self._deputy is not None and self._deputy is only):
+            return
+        if self._deputy is not None:
+            if self._deputy.load is not None:  # else it drains, which ends it as well
+                self._deputy.stop_accepting()
+            self._deputy = None
+            self._listen()
+        if only is not None and self._listening and time.monotonic() >= self._appoint_at:
+            self._appoint_at = -math.inf
+            socks = [listener.sock for listener in self._listeners]
+            if only.let_accept(socks, self._max_connections, self._descriptors):
+                self._ignore()
+                self._deputy = only
+
+    def resigned(self, worker: WorkerHandle) -> None:
+        """Take it back from a worker that has met with an obstacle; it is met with here, too."""
+        if worker is self._deputy:
+            self._deputy = None
+            self._appoint_at = time.monotonic() + RETRY_SECONDS
+            if self._selector is not None:
+                self._listen()
 
     def give_back(self, connections: Iterable[socket.socket]) -> None:
         """Take connections that a worker has not taken in, and hand them to others."""
@@ -139,13 +158,15 @@ class Acceptor:
         """Accept what waits, at most `ACCEPTS_PER_TURN`."""
         if self._resume_at is not None:
             return  # another listener has met with a reason to pause in this same turn
+        if -math.inf < self._appoint_at <= time.monotonic():
+            self.review()
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, _ = listener.sock.accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OF_ONE_CONNECTION:
+                if error.errno in ERRORS_OF_ONE_CONNECTION:
                     continue
                 advice = "; raise ulimit -n" if error.errno in _OUT_OF_RESOURCES else ""
                 self._obstacle = ""
@@ -203,11 +224,14 @@ class Acceptor:
 
     def _listen(self) -> None:
         assert self._selector is not None
-        for listener in self._listeners:
-            self._selector.register(listener.sock, EVENT_READ, (self.accept_from, listener))
+        if not self._listening:
+            self._listening = True
+            for listener in self._listeners:
+                self._selector.register(listener.sock, EVENT_READ, (self.accept_from, listener))
 
     def _ignore(self) -> None:
-        if self._selector is not None:
+        if self._listening and self._selector is not None:
+            self._listening = False
             for listener in self._listeners:
                 self._selector.unregister(listener.sock)
 

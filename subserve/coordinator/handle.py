@@ -4,13 +4,16 @@ Threads: a `WorkerHandle` belongs to the coordinator's main thread; only `_host`
 worker's OS thread, and it touches nothing but its own arguments and `post`.
 """
 
+import logging
 import math
 import os
 import random
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from subserve.assignment import HANDED, Assignment
@@ -20,10 +23,12 @@ from subserve.errors import WorkerError
 from subserve.identity import WorkerInfo
 from subserve.interpreter import Interpreter
 from subserve.lifecycle import WorkerEvent, WorkerState, advance
-from subserve.messages import Drain, DumpStacks, Message
+from subserve.messages import Accept, Drain, DumpStacks, Message, StopAccepting
 from subserve.options import Config
 from subserve.policy import Member
 from subserve.scoreboard import Counter, Row, Scoreboard
+
+log = logging.getLogger("subserve")
 
 # The worker's side is named by text: the coordinator never imports it.
 _ENTER = "from subserve.worker.bootstrap import main; main(assignment)"
@@ -170,6 +175,27 @@ class WorkerHandle:
         connection.detach()
         self._row.add(Counter.CONNECTIONS_ASSIGNED)
         return True
+
+    def let_accept(
+        self, listeners: Iterable[socket.socket], max_connections: float, max_descriptor: float
+    ) -> bool:
+        """Have it accept by itself, from duplicates of `listeners`; False where that cannot be."""
+        with ExitStack() as stack:
+            try:
+                doors = [stack.enter_context(listener.dup()) for listener in listeners]
+            except OSError as error:  # there are no more descriptors
+                log.debug("worker %s cannot accept: %s", self.info, error)
+                return False
+            most, highest = (int(min(m, sys.maxsize)) for m in (max_connections, max_descriptor))
+            if not self.control.send(Accept([door.fileno() for door in doors], most, highest)):
+                return False
+            for door in doors:
+                door.detach()  # they are the worker's now
+        return True
+
+    def stop_accepting(self) -> None:
+        """Have it leave that to the coordinator again."""
+        self.control.send(StopAccepting())
 
     def take_back(self) -> list[socket.socket]:
         """Return the connections that were handed over and that the worker has not taken in.

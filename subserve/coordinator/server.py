@@ -27,7 +27,7 @@ from subserve.errors import AppLoadError, SubserveError, WorkerError
 from subserve.lifecycle import Phase, WorkerEvent, WorkerState, enter
 from subserve.listener import Listener
 from subserve.memory import in_mib, resident_bytes
-from subserve.messages import Failed, Message, Ready, Retire, Serving, Signal
+from subserve.messages import Failed, Message, Ready, Retire, Serving, Signal, StopAccepting
 from subserve.options import Config
 from subserve.pidfile import pid_file
 from subserve.policy import (
@@ -231,6 +231,7 @@ class Coordinator:
                 self._report_leftovers()
                 return False
             self._act(action, now)
+        self._acceptor.review()
         return True
 
     def _fleet(self) -> Fleet:
@@ -442,6 +443,8 @@ class Coordinator:
                     worker.refuse()
                 else:
                     log.info("worker %s ready", worker.info)
+            case StopAccepting():
+                self._acceptor.resigned(worker)
             case Failed(reason, traceback, exit_code):
                 worker.take(WorkerEvent.FAILED)
                 self._note_failure(worker, f"worker {worker.info}: {reason}", traceback, exit_code)

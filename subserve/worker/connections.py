@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 
 from subserve.assignment import HANDED
 from subserve.http.h1.lane import Lane
 from subserve.scoreboard import Counter, Row
+from subserve.worker.door import Door
 from subserve.worker.loops import AsyncioLoop
 from subserve.worker.proxied import ProxyProtocol
-from subserve.worker.transport import SocketTransport
+from subserve.worker.transport import Names, SocketTransport
 
 log = logging.getLogger("subserve.worker")
 
@@ -33,8 +36,10 @@ class Connections:
         lane: Lane,
         row: Row,
         context: ssl.SSLContext | None,
-        proxy_protocol: ProxyProtocol | None = None,
+        proxy_protocol: ProxyProtocol | None,
+        resign: Callable[[], object],
     ) -> None:
+        self.door = Door(row, self._take_over, resign)
         self._loop = asyncio.get_running_loop()
         self._source = source
         self._source.setblocking(False)
@@ -57,6 +62,7 @@ class Connections:
         """Let the connections end by `deadline` (loop time); cut off the rest and count them."""
         self._lane.draining = True
         log.info("draining %d connections, %d requests", len(self), self._row.requests)
+        self.door.shut()
         # The coordinator has closed its end; what it had handed over until then is served.
         await self._all_arrived
         self._lane.begin_drain(idle_grace)
@@ -80,21 +86,16 @@ class Connections:
         for fd, family in HANDED.iter_unpack(data[:whole]):
             self._take_over(fd, family)
 
-    def _take_over(self, fd: int, family: int) -> None:
-        sock = socket.socket(family, fileno=fd)
-        sock.setblocking(False)
+    def _take_over(self, fd: int, family: int, names: Names = (None, None)) -> None:
+        os.set_blocking(fd, False)
         plain = self._context is None and self._proxy_protocol is None
         if plain and isinstance(self._loop, AsyncioLoop):
             lane = self._lane
             SocketTransport(
-                self._loop,
-                self._loop.poller,
-                sock,
-                lane.connection(),
-                lane.receive_now,
-                lane.send_now,
+                self._loop, fd, family, lane.connection(), lane.receive_now, lane.send_now, names
             )
             return
+        sock = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
         task = asyncio.Task(self._connect(sock), loop=self._loop, eager_start=True)
         if not task.done():
             self._handshakes.add(task)

@@ -15,7 +15,14 @@ from collections.abc import Callable
 
 from subserve import log as subserve_log
 from subserve.channel import Channel
-from subserve.messages import Drain, DumpStacks, Message, ReopenLogs
+from subserve.messages import (
+    Accept,
+    Drain,
+    DumpStacks,
+    Message,
+    ReopenLogs,
+    StopAccepting,
+)
 from subserve.scoreboard import Counter, Row
 from subserve.worker.stacks import stacks_of_threads
 
@@ -32,13 +39,13 @@ class ControlThread:
     def __init__(
         self,
         channel: Channel,
-        on_drain: Callable[[Drain], None],
+        on_command: Callable[[Drain | Accept | StopAccepting], object],
         row: Row,
         heartbeat: float,
         look: Callable[[float], float] = lambda _: math.inf,
     ) -> None:
         self._channel = channel
-        self._on_drain = on_drain
+        self._on_command = on_command
         self._row = row
         self._heartbeat = heartbeat or math.inf
         self._beat_at = -math.inf if heartbeat else math.inf
@@ -76,8 +83,8 @@ class ControlThread:
 
     def _obey(self, command: Message) -> None:
         match command:
-            case Drain():
-                self._on_drain(command)
+            case Drain() | Accept() | StopAccepting():
+                self._on_command(command)
             case DumpStacks():
                 stacks = {subserve_log.TRACEBACK: stacks_of_threads()}
                 log.warning("its threads are where the stacks above say", extra=stacks)

@@ -68,7 +68,7 @@ class Poller(selectors.BaseSelector):
             self._epoll.modify(fd, now)
 
     def forget(self, fd: int) -> None:
-        """Forget a descriptor for which no event is waited, and which is about to be closed."""
+        """Forget a descriptor that is about to be closed, by which the kernel forgets it, too."""
         del self._watched[fd]
 
     # ---- asyncio's side

@@ -22,7 +22,7 @@ from subserve.http.wsgi import WsgiApp
 from subserve.http.wsgi.inline import Inline
 from subserve.http.wsgi.pool import Pool
 from subserve.http.wsgi.timeout import Watch
-from subserve.messages import Drain, Ready
+from subserve.messages import Accept, Drain, Ready, StopAccepting
 from subserve.policy import heartbeat_interval
 from subserve.scoreboard import Counter, Row
 from subserve.trust import Trust
@@ -75,15 +75,31 @@ class Runner:
         proxies = None
         if config.proxy_protocol:
             proxies = ProxyProtocol(Trust(config.forwarded_allow_ips), config.header_timeout)
-        connections = Connections(self._source, lane, self._row, context, proxies)
+        connections = Connections(
+            self._source,
+            lane,
+            self._row,
+            context,
+            proxies,
+            resign=partial(self._channel.send, StopAccepting()),
+        )
 
-        def on_drain(command: Drain) -> None:
-            loop.call_soon_threadsafe(_set_once, drain_asked, command)
+        def on_command(command: Drain | Accept | StopAccepting) -> None:
+            loop.call_soon_threadsafe(obey, command)
+
+        def obey(command: Drain | Accept | StopAccepting) -> None:
+            match command:
+                case Drain():
+                    _set_once(drain_asked, command)
+                case Accept():
+                    connections.door.open(command)
+                case StopAccepting():
+                    connections.door.close()
 
         interval = heartbeat_interval(config.hang_timeout)
         heartbeat = Heartbeat(loop, self._row, interval)
         look = (lambda _: math.inf) if self._watch is None else self._watch.look
-        control = ControlThread(self._channel, on_drain, self._row, interval, look)
+        control = ControlThread(self._channel, on_command, self._row, interval, look)
         control.start()
         try:
             connections.start()

@@ -4,6 +4,7 @@ Interpreter: the worker's.  Thread: the loop's.
 """
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, override
 from subserve.worker.poller import READ, WRITE
 
 if TYPE_CHECKING:
-    from subserve.worker.poller import Poller
+    from subserve.worker.loops import AsyncioLoop
 
 SMALL_READ: Final = 16 * 1024
 LARGE_READ: Final = 64 * 1024
@@ -29,9 +30,12 @@ _MAX_PARTS: Final = 1024
 
 type Data = bytes | bytearray | memoryview
 
+type Names = tuple[Any, Any]
+"""Addresses of the client's end and of ours as the socket module has them; None: ask the kernel."""
+
 
 class SocketTransport(asyncio.Transport):
-    """A connected stream socket: TCP, or a unix one.
+    """A connected stream socket: TCP, or a unix one.  The descriptor is the transport's.
 
     It calls the protocol as asyncio's does, but `connection_made` at once, and it is for protocols
     that take `data_received` only.
@@ -44,12 +48,14 @@ class SocketTransport(asyncio.Transport):
         "_closing",
         "_eof",
         "_events",
+        "_family",
         "_fd",
         "_high",
         "_loop",
         "_lost",
         "_low",
         "_paused",
+        "_peername",
         "_poller",
         "_protocol",
         "_read_size",
@@ -57,22 +63,26 @@ class SocketTransport(asyncio.Transport):
         "_send",
         "_size",
         "_sock",
+        "_sockname",
     )
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        poller: Poller,
-        sock: socket.socket,
+        loop: AsyncioLoop,
+        fd: int,
+        family: int,
         protocol: asyncio.Protocol,
         receive: Callable[[int, int], bytes],
         send: Callable[[int, bytes], int],
+        names: Names = (None, None),
     ) -> None:
         super().__init__()
         self._loop = loop
-        self._poller = poller
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._poller = loop.poller
+        self._fd = fd
+        self._family = family
+        self._peername, self._sockname = names
+        self._sock: socket.socket | None = None
         self._receive, self._send = receive, send
         self._read_size = SMALL_READ
         self._buffer: deque[Data] = deque()
@@ -84,12 +94,14 @@ class SocketTransport(asyncio.Transport):
         self._eof = False  # ours
         self._events = READ
         self._protocol = protocol
-        poller.watch(self._fd, self._ready)
+        self._poller.watch(fd, self._ready)
         protocol.connection_made(self)
 
     # ---- the poller's side
 
     def _ready(self, events: int) -> None:
+        if self._lost:
+            return
         try:
             if self._buffer and events & ~READ:
                 self._flush()
@@ -117,7 +129,7 @@ class SocketTransport(asyncio.Transport):
 
     def _flush(self) -> None:
         try:
-            sent = self._sock.sendmsg(islice(self._buffer, _MAX_PARTS))
+            sent = os.writev(self._fd, [*islice(self._buffer, _MAX_PARTS)])
         except BlockingIOError, InterruptedError:
             return
         except OSError as error:
@@ -203,7 +215,7 @@ class SocketTransport(asyncio.Transport):
 
     def _shut_down(self) -> None:
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            self._socket().shutdown(socket.SHUT_WR)
         except OSError as error:  # the client has gone
             self._break(error)
 
@@ -247,7 +259,7 @@ class SocketTransport(asyncio.Transport):
             self._want(self._events | READ)
 
     def _want(self, events: int) -> None:
-        if events != self._events:
+        if events != self._events and not self._lost:
             self._poller.change(self._fd, self._events, events)
             self._events = events
 
@@ -265,15 +277,36 @@ class SocketTransport(asyncio.Transport):
 
     @override
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return ``socket``, ``peername`` or ``sockname``; None for an address that is unknown."""
-        if name == "socket":
-            return self._sock
-        if name not in {"peername", "sockname"}:
-            return default
+        """Return ``socket``, ``peername`` or ``sockname``; or ``fd``, for what needs no more.
+
+        The descriptor is open until `connection_lost` has been called.
+        """
+        match name:
+            case "fd":
+                return self._fd
+            case "socket":
+                return self._socket()
+            case "peername":
+                return self._peername or self._ask(socket.socket.getpeername, default)
+            case "sockname":
+                return self._sockname or self._ask(socket.socket.getsockname, default)
+        return default
+
+    def _ask[T](self, question: Callable[[socket.socket], Any], default: T) -> Any | T:
         try:
-            return self._sock.getpeername() if name == "peername" else self._sock.getsockname()
+            return question(self._socket())
         except OSError:  # the client has gone already
             return default
+
+    def _socket(self) -> socket.socket:
+        if self._sock is None:
+            # All is told here, so that the kernel need not be asked.
+            number = 0 if self._family == socket.AF_UNIX else socket.IPPROTO_TCP
+            fd = None if self._fd < 0 else self._fd
+            self._sock = socket.socket(self._family, socket.SOCK_STREAM, number, fd)
+            if fd is None:
+                self._sock.close()  # as it would be if somebody had asked for it before
+        return self._sock
 
     @override
     def is_closing(self) -> bool:
@@ -285,8 +318,9 @@ class SocketTransport(asyncio.Transport):
         if self._closing:
             return
         self._closing = True
-        self._want(self._events & ~READ)
-        if not self._buffer:
+        if self._buffer:
+            self._want(self._events & ~READ)
+        else:
             self._lose(None)
 
     @override
@@ -314,8 +348,8 @@ class SocketTransport(asyncio.Transport):
             self._lose(error)
 
     def _lose(self, error: Exception | None) -> None:
+        # The kernel takes it out of the poller's set when it is closed, in a moment.
         self._lost = True
-        self._want(0)
         self._loop.call_soon(self._end, error)
 
     def _end(self, error: Exception | None) -> None:
@@ -323,4 +357,8 @@ class SocketTransport(asyncio.Transport):
             self._protocol.connection_lost(error)
         finally:
             self._poller.forget(self._fd)
-            self._sock.close()
+            if self._sock is not None:
+                self._sock.close()
+            else:
+                os.close(self._fd)
+            self._fd = -1  # it is soon somebody else's

@@ -73,6 +73,8 @@ DIFFERENCES = [
                (get(b"Content-Length: 5", b"Transfer-Encoding: chunked") + LAST,)),
     Difference("coding-1.0", 400,
                (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + LAST,)),
+    Difference("length-look-alikes", 400, (get(b"Content_Length: 1"),
+                                           get(b"Transfer_Encoding: chunked"))),
     Difference("two-content-types", 400, (get(b"Content-Type: a", b"Content-Type: a"),)),
     Difference("expectation", 417, (get(b"Expect: wonders"),)),
     Difference("header-count", 431, (get(*[b"X: y"] * 100),)),

@@ -24,7 +24,22 @@ class Worker:
     def __init__(self, load: tuple[int, int] | None = (0, 0)) -> None:
         self.load = load
         self.blocked = False
+        self.may_accept = False
+        self.limits: tuple[float, float] | None = None
         self.given: list[socket.socket] = []
+
+    def let_accept(
+        self, listeners: list[socket.socket], max_connections: float, max_descriptor: float
+    ) -> bool:
+        if not self.may_accept:
+            return False
+        assert self.limits is None
+        self.limits = (max_connections, max_descriptor)
+        return True
+
+    def stop_accepting(self) -> None:
+        assert self.limits is not None
+        self.limits = None
 
     def hand_over(self, connection: socket.socket) -> bool:
         if self.blocked:
@@ -337,3 +352,91 @@ def test_stop_before_start() -> None:
     acceptor = Acceptor(listeners, [])
     acceptor.stop()
     assert listeners[0].sock.fileno() == -1
+
+
+# ---- a worker that is the only one
+
+
+def accepting(rig: Rig, *workers: Worker, **limits: float) -> tuple[Acceptor, list[Worker]]:
+    for worker in workers:
+        worker.may_accept = True
+    present = list(workers)
+    rig.acceptor = Acceptor(rig.listeners, present, **limits)  # type: ignore[arg-type]
+    rig.acceptor.start(rig.selector)
+    rig.stack.callback(rig.acceptor.stop)
+    return rig.acceptor, present
+
+
+def test_the_only_worker_accepts_by_itself(rig: Rig) -> None:
+    worker = Worker()
+    acceptor, _ = accepting(rig, worker, max_connections=7)
+    acceptor.review()
+    acceptor.review()
+    assert worker.limits == (7, math.inf)
+    rig.connect()
+    assert rig.turn(0.05) == 0, "it is the worker's to accept"
+
+
+def test_two_workers_do_not(rig: Rig) -> None:
+    first, second = Worker(), Worker()
+    acceptor, _ = accepting(rig, first, second)
+    acceptor.review()
+    assert first.limits is second.limits is None
+    rig.connect()
+    rig.turn()
+    assert len(first.given) + len(second.given) == 1
+    for worker in (first, second):
+        rig.stack.callback(lambda w=worker: [sock.close() for sock in w.given])
+
+
+@pytest.mark.parametrize("old_goes_on", [True, False])
+def test_it_is_taken_back_when_another_one_comes(rig: Rig, old_goes_on: bool) -> None:
+    """By the command, or by the drain that it is told to begin."""
+    old, new = Worker(), Worker()
+    acceptor, present = accepting(rig, old)
+    new.may_accept = True
+    acceptor.review()
+    present.append(new)
+    if not old_goes_on:
+        old.load = None
+    acceptor.review()
+    if old_goes_on:
+        assert old.limits is new.limits is None
+        rig.connect()
+        rig.turn()
+        for worker in (old, new):
+            rig.stack.callback(lambda w=worker: [sock.close() for sock in w.given])
+        assert len(old.given) + len(new.given) == 1
+    else:
+        assert old.limits is not None
+        assert new.limits is not None
+
+
+def test_one_that_meets_an_obstacle_leaves_it_for_a_while(rig: Rig) -> None:
+    worker = Worker()
+    acceptor, _ = accepting(rig, worker)
+    acceptor.review()
+    worker.limits = None
+    acceptor.resigned(worker)
+    acceptor.review()
+    assert worker.limits is None
+    rig.connect()
+    rig.turn()
+    assert len(worker.given) == 1
+    rig.clock[0] += module.RETRY_SECONDS
+    rig.connect()
+    rig.turn()
+    assert worker.limits is not None
+    rig.stack.callback(lambda: [sock.close() for sock in worker.given])
+    acceptor.resigned(Worker())  # of one that had been relieved before
+    assert rig.turn(0.05) == 0
+
+
+def test_what_is_queued_at_the_end_is_accepted_here(rig: Rig) -> None:
+    worker = Worker()
+    acceptor, _ = accepting(rig, worker)
+    acceptor.review()
+    rig.connect(3)
+    acceptor.accept_rest()
+    assert len(worker.given) == 3
+    rig.stack.callback(lambda: [sock.close() for sock in worker.given])

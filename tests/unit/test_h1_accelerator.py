@@ -107,6 +107,7 @@ def test_every_byte_in_every_place(data: bytes) -> None:
     "line",
     [
         *(b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"TE: trailers", b"Upgrade: x"),
+        *(b"Content_Length: 1", b"transfer_encoding: chunked"),
         *(b"Connection: close, x", b"Connection: upgrade", b"Host: a", b"Content-Length: x"),
     ],
 )

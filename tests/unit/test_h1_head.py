@@ -322,6 +322,8 @@ def test_no_control_character_anywhere_in_a_header(line: bytes, control: int) ->
         b"X?y: a",
         b"X\\y: a",
         b"<X>: a",
+        b"Content_Length: 1",
+        b"TRANSFER_ENCODING: x",
     ],
 )
 def test_what_is_no_header(line: bytes) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from subserve.errors import ChannelError
 from subserve.messages import (
     MAX_FRAME_BYTES,
+    Accept,
     Decoder,
     Drain,
     DumpStacks,
@@ -21,6 +22,7 @@ from subserve.messages import (
     Retire,
     Serving,
     Signal,
+    StopAccepting,
     TurnOver,
     encode,
 )
@@ -28,7 +30,8 @@ from subserve.messages import (
 any_text = st.text(st.characters())  # with lone surrogates: a traceback may hold them
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Drain, st.floats(0.0, 1e9)),
-    st.sampled_from([DumpStacks(), ReopenLogs()]),
+    st.sampled_from([DumpStacks(), ReopenLogs(), StopAccepting()]),
+    st.builds(Accept, st.lists(st.integers(0)), st.integers(0), st.integers(0)),
     st.builds(Ready, st.sampled_from(["asgi", "wsgi"])),
     st.builds(Failed, any_text, any_text, st.integers(0, 255)),
     st.builds(Launch, any_text, st.lists(st.integers(0)), st.lists(any_text), st.lists(any_text)),

@@ -45,7 +45,9 @@ class Scene:
                 assert threading.get_ident() == scene.owner
 
         ours.setblocking(False)
-        self.transport = SocketTransport(loop, loop.poller, ours, Order(), os.read, os.write)
+        self.transport = SocketTransport(
+            loop, ours.detach(), ours.family, Order(), os.read, os.write
+        )
 
     def order(self, call: Callable[[], object]) -> None:
         self.calls.append(call)

@@ -81,7 +81,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., None]:
                 await asyncio.sleep(0)
             else:
                 receive = one_byte if "slow" in request.param else os.read
-                SocketTransport(loop, loop.poller, sock, recorder, receive, os.write)
+                SocketTransport(loop, sock.detach(), sock.family, recorder, receive, os.write)
             assert recorder.told == ["made"]
             try:
                 async with asyncio.timeout(DEADLINE):
@@ -91,7 +91,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., None]:
                 recorder.transport.abort()
                 await until(lambda: recorder.told[-1] == "lost")
             assert recorder.told.count("lost") == 1
-            assert sock.fileno() == -1
+            assert recorder.transport.get_extra_info("socket").fileno() == -1
 
         with asyncio.Runner(loop_factory=AsyncioLoop) as runner:
             runner.run(main())
@@ -331,12 +331,13 @@ def test_only_protocols_that_take_data() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, AsyncioLoop)
         ours, theirs = socket.socketpair()
-        transport = SocketTransport(loop, loop.poller, ours, Recorder(), os.read, os.write)
+        recorder = Recorder()
+        transport = SocketTransport(loop, ours.detach(), ours.family, recorder, os.read, os.write)
         with pytest.raises(TypeError, match="data_received"):
             transport.set_protocol(Buffered())
         transport.abort()
         theirs.close()
-        await until(lambda: ours.fileno() == -1)
+        await until(lambda: "lost" in recorder.told)
 
     with asyncio.Runner(loop_factory=AsyncioLoop) as runner:
         runner.run(main())

@@ -182,6 +182,9 @@ static const struct {
     {"te", IS_REMARKABLE},
     {"transfer-encoding", IS_REMARKABLE},
     {"upgrade", IS_REMARKABLE},
+    /* Not what they look like, and refused for that: see head.py. */
+    {"content_length", IS_REMARKABLE},
+    {"transfer_encoding", IS_REMARKABLE},
 };
 enum { MEANT_COUNT = sizeof MEANT / sizeof MEANT[0] };
 

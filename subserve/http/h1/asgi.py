@@ -43,6 +43,7 @@ class AsgiRequest:
     _news: asyncio.Event | None = None
     _writes = 0
     _started_at = 0.0
+    _logged: dict[str, Any]
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class AsgiRequest:
             mount(scope, connection.root_path)
         if lane.access is not None:
             self._started_at = time.monotonic()
+            self._logged = scope.copy()  # the app may do with its own what it likes
 
     # ---- the connection's side
 
@@ -171,7 +173,7 @@ class AsgiRequest:
             if self._framing.started:
                 self._framing.check()
             scope = self._scope
-            log.error("%s %s: the app returned too early", scope["method"], scope["path"])
+            log.error("%s %s: the app returned too early", scope.get("method"), scope.get("path"))
             self._answer_500()
         else:
             self._cut_short()  # one that has only shut down its side would wait for ever
@@ -181,13 +183,13 @@ class AsgiRequest:
             self._cut_short()
             raise error
         if is_client_gone(error):
-            log.debug("%s: the client has gone", self._scope["path"])
+            log.debug("%s: the client has gone", self._scope.get("path"))
             self._cut_short()
             return
         log.error(
             "%s %s failed: %s",
-            self._scope["method"],
-            self._scope["path"],
+            self._scope.get("method"),
+            self._scope.get("path"),
             type(error).__name__,
             exc_info=error,
         )
@@ -353,7 +355,7 @@ class AsgiRequest:
         if self._framing.begun:
             raise RuntimeError("http.response.early_hint in the middle of a response")
         head = ResponseHead(103, [(b"link", link) for link in links])
-        if self._scope["http_version"] == "1.1" and not self._connection.gone:
+        if self._scope.get("http_version") == "1.1" and not self._connection.gone:
             self._connection.write(head.lines + b"\r\n")
 
     def _finish(self) -> None:
@@ -370,4 +372,4 @@ class AsgiRequest:
     def _log(self, status: int, size: int, lines: bytes) -> None:
         access = self._connection.lane.access
         if access is not None:
-            access.write(self._scope, status, lines, size, time.monotonic() - self._started_at)
+            access.write(self._logged, status, lines, size, time.monotonic() - self._started_at)

@@ -143,6 +143,7 @@ class Connection(asyncio.Protocol):
         "_reading_paused",
         "_searched",
         "_writable",
+        "behind",
         "client",
         "environ",
         "fd",
@@ -179,6 +180,8 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self.outcome: Outcome | None = None
         """Written by a pool's thread when it is done with the request; see `settle`."""
+        self.behind = False
+        """Whether the end of a response is on its way to `write_behind`."""
         self.fd = -1  # the socket's, once a pool's thread has needed it
         self.write_lock = threading.Lock()
         """Held by a pool's thread while it writes, and by the loop before it closes the socket."""
@@ -560,8 +563,17 @@ class Connection(asyncio.Protocol):
         """Whether the loop has something to do as soon as a response has ended."""
         return bool(self._buffer) or self._eof or self.lane.draining or self.lost
 
+    def write_behind(self, data: bytes) -> None:
+        """Write the end of a response that a pool's thread could not write by itself."""
+        self.behind = False
+        if not self.lost:
+            self.write(data)
+        self.settle()
+
     def settle(self) -> None:
         """Take note of a response that a pool's thread has finished.  Idempotent."""
+        if self.behind:
+            return  # it is not over, and nothing may overtake it
         outcome, self.outcome = self.outcome, None
         if outcome is Outcome.KEEP_ALIVE or outcome is Outcome.CLOSE:
             self.response_ended(keep_alive=outcome is Outcome.KEEP_ALIVE)

@@ -46,6 +46,9 @@ _SINGLE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"
 _SEMANTIC: Final = _SINGLE | {b"connection", b"expect", b"upgrade", b"te"}
 
 _MAX_NAMES: Final = 1024
+_AMBIGUOUS: Final = frozenset({b"content_length", b"transfer_encoding"})
+"""Who reads variables as CGI has them takes these for the names with a hyphen."""
+
 _names: dict[bytes, bytes] = {}
 """Header names as they were sent, and in lower case: checked once, then known."""
 
@@ -227,6 +230,8 @@ def _check_name(name: bytes) -> bytes:
     if not name or name.translate(None, TOKEN):
         raise Refused(BAD_REQUEST, "a header field without a valid name")
     lower = name.lower()
+    if lower in _AMBIGUOUS:
+        raise Refused(BAD_REQUEST, "a header field that looks like one about the body's length")
     if len(_names) < _MAX_NAMES and len(name) <= 64:
         _names[name] = lower
     return lower

@@ -177,7 +177,8 @@ class WsgiRequest:
         transport = connection.transport
         self._direct = connection.tls is None and not transport.get_write_buffer_size()
         if connection.fd < 0:
-            connection.fd = transport.get_extra_info("socket").fileno()
+            fd = transport.get_extra_info("fd")
+            connection.fd = transport.get_extra_info("socket").fileno() if fd is None else fd
         self._fd = connection.fd
         connection.lane.row.cells[_STARTED] += 1
         inline = service.inline
@@ -462,7 +463,15 @@ class WsgiRequest:
     def _write_whole(self, data: bytes) -> None:
         """Write a response that is complete."""
         self._sent_whole = True
-        self._write([data], last=True)
+        connection = self._connection
+        sent = 0
+        if self._direct:
+            with connection.write_lock:
+                if self._direct:
+                    sent = self._write_directly(data)
+                    connection.written += sent
+        if sent < len(data):
+            self._finish_writing(data[sent:], wait=False)
 
     def _write(self, parts: list[bytes], *, last: bool) -> None:
         """Write `parts`; raise `ClientDisconnected` where there is nobody left to read them."""
@@ -472,16 +481,15 @@ class WsgiRequest:
         if self._direct:
             with connection.write_lock:
                 if self._direct:
-                    sent = self._write_directly(parts)
+                    sent = self._write_directly(*parts)
                     connection.written += sent
-        if connection.lost:
-            raise ClientDisconnected("the client has disconnected")
         if sent < total:
-            self._direct = False
             rest = b"".join(parts)[sent:] if sent or len(parts) > 1 else parts[0]
-            self._write_through_loop(rest, wait=not last or len(rest) > MAX_DETACHED_BYTES)
+            self._finish_writing(rest, wait=not last or len(rest) > MAX_DETACHED_BYTES)
+        elif connection.lost:
+            raise ClientDisconnected("the client has disconnected")
 
-    def _write_directly(self, parts: list[bytes]) -> int:
+    def _write_directly(self, *parts: bytes) -> int:
         """Return how much the kernel has taken."""
         try:
             if len(parts) == 1:
@@ -492,10 +500,15 @@ class WsgiRequest:
         except OSError as error:
             raise ClientDisconnected("the client has disconnected") from error
 
-    def _write_through_loop(self, data: bytes, *, wait: bool) -> None:
+    def _finish_writing(self, data: bytes, *, wait: bool) -> None:
+        """Have the loop write what the kernel does not take now; `wait` until it has."""
         connection = self._connection
+        if connection.lost:
+            raise ClientDisconnected("the client has disconnected")
+        self._direct = False
         if not wait:
-            self._call(connection.write, data)
+            connection.behind = True
+            self._call(connection.write_behind, data)
             return
         taken = threading.Event()
         self._call(self._write_and_wait, data, taken)
