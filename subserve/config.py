@@ -21,7 +21,13 @@ LEAST_HANG_TIMEOUT = 0.5
 
 OWN_LANES = (
     *("header_timeout", "body_timeout", "write_timeout", "max_header_count", "max_body_bytes"),
-    *("http_parser", "h2_max_concurrent_streams", "ws_ping_interval", "ws_ping_timeout"),
+    *(
+        "min_rate",
+        "http_parser",
+        "h2_max_concurrent_streams",
+        "ws_ping_interval",
+        "ws_ping_timeout",
+    ),
     *("ws_compression", "ws_window_bits", "ws_context_takeover"),
 )
 """Options that mean nothing to Hypercorn's protocol classes."""

@@ -424,6 +424,14 @@ class Config:
         metavar="SIZE|off",
         default_text="off",
     )
+    min_rate: int = _option(
+        240,
+        "Bytes a second that a client has to send of a body, or take of a response, over HTTP/1.1 "
+        "on average, or off; it may be behind by --body-timeout or --write-timeout.",
+        group="limits",
+        parse=or_off(parse_size),
+        metavar="SIZE|off",
+    )
     max_connections: int = _option(
         0,
         "Most connections that a worker has open at a time, or off; beyond that none is accepted, "

@@ -97,6 +97,7 @@ def test_no_lane_believes_a_stranger(
 def test_wsgi(wsgi_server: Server) -> None:
     environ = over_http1(wsgi_server)
     assert environ["REMOTE_ADDR"] == "203.0.113.5"
+    assert "REMOTE_PORT" not in environ, "that of the proxy would be wrong"
     assert environ["wsgi.url_scheme"] == "https"
     assert environ["HTTPS"] == "on"
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("shop.example", "443")
@@ -197,7 +198,7 @@ def proxied(
     loop, secured = request.param
     tls = ("--certfile", certified.pem) if secured else ()
     server = shared_serve(
-        *(ASGI, "--workers", "1", "--loop", loop, "--proxy-protocol", "--header-timeout", "500ms"),
+        *(ASGI, "--workers", "1", "--loop", loop, "--proxy-protocol", "--header-timeout", "300ms"),
         *tls,
     )
     return server, certified if secured else None

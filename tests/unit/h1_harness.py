@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast, override
 
 from subserve.http.h1.asgi import AsgiRequest
@@ -198,7 +198,13 @@ class Transport(asyncio.Transport):
     MAX_READ = 256 * 1024  # a packet, as asyncio reads them
 
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("192.0.2.7", 40000), "sockname": ("192.0.2.1", 8000)})
+        super().__init__(
+            {
+                "peername": ("192.0.2.7", 40000),
+                "sockname": ("192.0.2.1", 8000),
+                "socket": SimpleNamespace(fileno=lambda: -1),  # there is no kernel to ask
+            }
+        )
         self._loop = loop
         self.protocol = protocol
         self.sent = bytearray()

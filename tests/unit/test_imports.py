@@ -310,6 +310,15 @@ def test_owners_of_calls(names: set[str], owners: set[str]) -> None:
             assert module in owners | exempt.get(name, set()), f"{module} calls {name}"
 
 
+def test_only_dates_come_from_the_clock_on_the_wall() -> None:
+    """It jumps; whatever waits looks at the monotonic one."""
+    dates = {"subserve.http.h1.response", "subserve.tls", "subserve.certificates"}
+    for module, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "time.time":
+                assert module in dates, f"{module} asks for the time of day"
+
+
 def test_the_worker_is_named_by_text_where_it_is_started() -> None:
     source = SOURCES["subserve.coordinator.handle"].read_text(encoding="utf-8")
     assert "from subserve.worker.bootstrap import main" in source

@@ -126,7 +126,8 @@ class Connection(asyncio.Protocol):
     """Reads requests, has them served one at a time, and keeps to the time-outs of its lane.
 
     `since` is when its state began, or its client last did what it is waited for, as the lane's
-    sweep tells the time.
+    sweep tells the time.  For bodies and responses (`write_since`) a little does not count for all:
+    each byte moves it on by what the lowest rate allows for one, until it is now.
     """
 
     __slots__ = (
@@ -398,11 +399,13 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         if length > 0:
             self._body_left = length
+            self.since = self.lane.now
             self._take_body(rest)
         elif chunked:
             lane = self.lane
             self._body_bytes = 0
             self._decoder = ChunkedDecoder(lane.max_header_bytes, lane.max_header_count)
+            self.since = lane.now
             self._take_body(rest)
         else:
             self._buffer = rest
@@ -471,14 +474,14 @@ class Connection(asyncio.Protocol):
         """Give the request its share of `data`, and keep the rest for the next one."""
         request = self.request
         assert request is not None
-        self.since = self.lane.now
+        came = len(data)
         if self._body_left:
             piece = data[: self._body_left]
             self._body_left -= len(piece)
             if piece:
                 request.feed(piece)
             if self._body_left:
-                self._bound_unread(request.unread_bytes)
+                self._await_more(came, request)
                 return
             data = data[len(piece) :]
         elif self._decoder is not None:
@@ -491,7 +494,7 @@ class Connection(asyncio.Protocol):
             if self.request is not request:
                 return  # what was left of it is not wanted
             if not self._decoder.complete:
-                self._bound_unread(request.unread_bytes)
+                self._await_more(came, request)
                 return
             self._decoder = None
         else:
@@ -505,6 +508,12 @@ class Connection(asyncio.Protocol):
         if data:
             self._buffer += data
             self._bound_unread(len(self._buffer))
+
+    def _await_more(self, came: int, request: Request) -> None:
+        """Give the client time for the rest of its body, for the `came` bytes that it has sent."""
+        lane = self.lane
+        self.since = min(lane.now, self.since + came * lane.seconds_per_byte)
+        self._bound_unread(request.unread_bytes)
 
     @property
     def body_pending(self) -> bool:
@@ -722,7 +731,9 @@ class Connection(asyncio.Protocol):
             if self.transport.get_write_buffer_size():
                 self.since = now  # it lingers once all is out
             elif elapsed > lane.linger_timeout:
+                begun = self.since
                 self.close()
+                self.since = begun  # TLS need not wait once more, for the other side's close_notify
         elif (
             self.tls is not None
             and elapsed > lane.linger_timeout
@@ -731,13 +742,16 @@ class Connection(asyncio.Protocol):
             self.transport.abort()  # asyncio would wait 30 s for the other side's close_notify
 
     def _writing_stalled(self, now: float) -> bool:
-        """Cut off a client that takes nothing of what waits for it; tell whether it was."""
-        waiting = self.transport.get_write_buffer_size()
-        flushed = self.written - waiting
-        if waiting == 0 or flushed != self._flushed:
-            self._flushed = flushed
+        """Cut off a client that takes next to nothing of what waits for it; tell whether it was."""
+        if self.transport.get_write_buffer_size() == 0:
             self.write_since = now
             return False
+        # What its kernel has acknowledged: ours takes megabytes at a time.
+        flushed = self.written - unsent_bytes(self.transport)
+        if flushed > self._flushed:
+            credit = (flushed - self._flushed) * self.lane.seconds_per_byte
+            self._flushed = flushed
+            self.write_since = min(now, self.write_since + credit)
         if now - self.write_since <= self.lane.write_timeout:
             return False
         log.debug("a client has stopped reading")

@@ -28,6 +28,9 @@ Not measured."""
 FIRST_REQUEST_GRACE: Final = 1.0
 """The same for a connection that was accepted but has not sent its first request.  Not measured."""
 
+YEAR: Final = 365 * 24 * 3600.0
+"""Seconds; more than any time-out."""
+
 SWEEPS_PER_TIMEOUT: Final = 10
 """How much later than its time-out a connection may be dealt with: by a tenth of the shortest."""
 
@@ -121,6 +124,8 @@ class Lane:
         self.header_timeout = config.header_timeout
         self.body_timeout = config.body_timeout
         self.write_timeout = config.write_timeout
+        self.seconds_per_byte = 1 / config.min_rate if config.min_rate else YEAR
+        """How much time a client buys with each byte; see `Connection.since`."""
         self.linger_timeout = LINGER_TIMEOUT
         self._idle_grace = LAST_REQUEST_GRACE
         self._elsewhere = elsewhere

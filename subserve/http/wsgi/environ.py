@@ -108,7 +108,7 @@ def connection_environ(
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
     }
-    if client:
+    if client and client[1]:  # a proxy tells the address, and seldom the port
         environ["REMOTE_PORT"] = str(client[1])
     if scheme == "https":
         environ["HTTPS"] = "on"
