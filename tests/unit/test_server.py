@@ -18,10 +18,10 @@ import pytest
 
 from subserve import log as subserve_log
 from subserve.channel import Channel
-from subserve.coordinator import server as module
+from subserve.coordinator import coordinator as module
 from subserve.coordinator.banner import banner
+from subserve.coordinator.coordinator import Coordinator
 from subserve.coordinator.handle import HostEnded, WorkerHandle
-from subserve.coordinator.server import Coordinator
 from subserve.errors import AppLoadError, WorkerError
 from subserve.identity import WorkerInfo
 from subserve.lifecycle import Phase, WorkerEvent, WorkerState
@@ -164,7 +164,7 @@ class Rig:
         while not self.coordinator._at_once and self.coordinator._step():
             assert time.monotonic() < deadline, "never done"
         quiet = self.coordinator._join()
-        return self.coordinator._exit_code, quiet
+        return self.coordinator._outcome.exit_code, quiet
 
 
 @pytest.fixture
