@@ -40,7 +40,8 @@ def held() -> Iterator[Gate]:
 
 def lines(server: Server, path: str, count: int = 1) -> None:
     """The log says which request it was, once for each."""
-    server.wait_for(rf"error +worker 0.1 +GET {path} has taken longer than --request-timeout")
+    line = rf"error +worker 0.1 +GET {path} has taken longer than --request-timeout"
+    server.wait_for(rf"(?s)(?:{line}.*?){{{count}}}")
     assert server.log.count(f" GET {path} has taken ") == count, server.log
 
 
