@@ -117,3 +117,15 @@ def reap_strangers(ours: Collection[int]) -> None:
         if found is None or found.si_pid in ours:
             return
         os.waitpid(found.si_pid, 0)
+
+
+def working_directory() -> str:
+    """Return the folder to start processes in, as the operator knows it.
+
+    PWD keeps the name of a link to a release; once it points to the next one, so does the name.
+    """
+    name, physical = os.environ.get("PWD", ""), os.getcwd()
+    try:
+        return name if os.path.samefile(name, physical) else physical
+    except OSError:
+        return physical

@@ -31,7 +31,7 @@ from subserve.supervisor.deaths import describe
 from subserve.supervisor.lifecycle import ProcessState
 from subserve.supervisor.plan import Plan
 from subserve.supervisor.policy import Phase
-from subserve.supervisor.process import ServingProcess, reap_strangers
+from subserve.supervisor.process import ServingProcess, reap_strangers, working_directory
 from subserve.supervisor.reload import Watcher
 from subserve.supervisor.sockets import Sockets
 from subserve.systemd import Notifier, without_ours
@@ -101,7 +101,7 @@ class Supervisor:
         self._manager = Notifier(os.environ, os.getpid())
         self._alive_at = 0.0
         self._environ = without_ours(os.environ)
-        self._folder = _working_directory()
+        self._folder = working_directory()
         self._epochs: dict[int, Epoch] = {}
         self._running: dict[int, ServingProcess] = {}
         self._generations: dict[int, int] = {}
@@ -396,18 +396,6 @@ class Supervisor:
         if code != 0:
             scratch.sweep(process.pid, process.uid)
         return code
-
-
-def _working_directory() -> str:
-    """Return the folder to start processes in, as the operator knows it.
-
-    PWD keeps the name of a link to a release; once it points to the next one, so does the name.
-    """
-    name, physical = os.environ.get("PWD", ""), os.getcwd()
-    try:
-        return name if os.path.samefile(name, physical) else physical
-    except OSError:
-        return physical
 
 
 def supervise(config: Config, reconfigure: Callable[[], Config]) -> int:

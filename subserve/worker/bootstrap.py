@@ -12,9 +12,7 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any
 
 from subserve import app as app_module
@@ -22,11 +20,9 @@ from subserve import extensions
 from subserve import log as subserve_log
 from subserve.assignment import Assignment
 from subserve.channel import Channel
-from subserve.errors import AppLoadError, SubserveError
 from subserve.identity import set_current_worker
-from subserve.messages import Failed
 from subserve.scoreboard import Scoreboard
-from subserve.worker.lifespan import LifespanFailed
+from subserve.worker.failure import report_of
 from subserve.worker.loops import new_event_loop
 from subserve.worker.threads import wind_down
 
@@ -38,9 +34,6 @@ stay below the coordinator's margin."""
 
 EXECUTOR_TIMEOUT = 0.2
 """Seconds for the threads of the loop's default executor to end."""
-
-_MAX_TRACEBACK_CHARS = 80_000
-"""JSON takes up to 12 bytes for a character, and a message has to stay below `MAX_FRAME_BYTES`."""
 
 
 def main(text: str) -> None:
@@ -96,41 +89,10 @@ def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> No
     except BaseException as error:  # sys.exit() while the app is imported, too
         if runner is not None and runner.ready:
             raise  # the app did start: what broke now is the worker
-        channel.send(_failure(error))
+        channel.send(report_of(error))
     finally:
         if loop is not None:
             _close(loop)
-
-
-def _failure(error: BaseException) -> Failed:
-    """Tell an app that fails from a server that does."""
-    if isinstance(error, LifespanFailed):
-        return Failed(str(error), error.traceback[-_MAX_TRACEBACK_CHARS:], error.exit_code)
-    if isinstance(error, SubserveError) and not isinstance(error, ImportError):
-        return Failed(str(error), "", error.exit_code)
-    lines = traceback.format_exception(error.with_traceback(_apps_own(error)))
-    reason = f"the app could not be loaded: {type(error).__name__}; see the traceback above"
-    if isinstance(error, SubserveError):
-        reason = str(error)
-    return Failed(reason, "".join(lines)[-_MAX_TRACEBACK_CHARS:], AppLoadError.exit_code)
-
-
-def _apps_own(error: BaseException) -> Any:
-    """Return the traceback without the frames of the server and of the import machinery on top."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        module = trace.tb_frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in {"asyncio", "importlib", "subserve", "__main__"}:
-            break
-        trace = trace.tb_next
-    if trace is not None and _is_importlibs(trace):
-        return None  # a syntax error, which names its file itself: no code of the app has run
-    return trace
-
-
-def _is_importlibs(trace: TracebackType) -> bool:
-    module: str = trace.tb_frame.f_globals.get("__name__", "")
-    return module.startswith("importlib.")
 
 
 def _run_to_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -60,9 +60,9 @@ class Connections:
 
     async def drain(self, deadline: float, idle_grace: float = 0.0) -> int:
         """Let the connections end by `deadline` (loop time); cut off the rest and count them."""
+        self.door.close_for_good(last=not idle_grace)
         self._lane.draining = True
         log.info("draining %d connections, %d requests", len(self), self._row.requests)
-        self.door.shut()
         # The coordinator has closed its end; what it had handed over until then is served.
         await self._all_arrived
         self._lane.begin_drain(idle_grace)

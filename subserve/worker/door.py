@@ -67,10 +67,13 @@ class Door:
             listener.close()
         self._listeners = {}
 
-    def shut(self) -> None:
-        """Take in what the kernel has queued, which clients hold for open, and close for good."""
+    def close_for_good(self, *, last: bool) -> None:
+        """Leave it to others; the `last` to go takes in what the kernel has queued before.
+
+        Its clients hold those connections for open, and closing would reset them.
+        """
         self._shut = True
-        for listener in list(self._listeners):
+        for listener in list(self._listeners) if last else ():
             for _ in range(LAST_TURNS):
                 if listener.fileno() >= 0:
                     self._accept(listener)

@@ -49,9 +49,14 @@ def settled(server: Server) -> tuple[list[str], int]:
 # ---- recycling
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_no_request_fails_while_workers_are_recycled(serve: Serve, loop: str) -> None:
-    server = serve("asgi:app", "--max-worker-lifetime", "100ms", "--loop", loop)
+@pytest.mark.parametrize(
+    ("loop", "allocator"), [("asyncio", ""), ("uvloop", ""), ("asyncio", "mimalloc")]
+)
+def test_no_request_fails_while_workers_are_recycled(
+    serve: Serve, loop: str, allocator: str
+) -> None:
+    options = ("--max-worker-lifetime", "100ms", "--loop", loop)
+    server = serve("asgi:app", *options, env={"PYTHONMALLOC": allocator})
     with Load(server.address, clients=4, per_connection=50, pause=0.002) as load:
         until(lambda: server.log.count(" has taken the place of ") >= 20, lambda: server.log)
     tally = load.tally

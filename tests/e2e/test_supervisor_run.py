@@ -25,7 +25,7 @@ import subserve
 from loadtests.hup import HELLO
 from loadtests.keepalive import Client, Load
 from subserve.errors import AppLoadError, BindError, ConfigError
-from tests.e2e.clients import Wire, gate
+from tests.e2e.clients import Stopwatch, Wire, gate
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve
@@ -285,11 +285,13 @@ def body(text: str) -> str:
 
 def test_reload(serve: Serve, hello: Path) -> None:
     """A change is served soon; one that is broken is shown, and the next one mends it."""
-    server = serve("hello:app", "--reload", app_dir=hello, cwd=hello)
-    (hello / "hello.py").write_text(body("changed"))
-    begin = time.monotonic()
-    wait_until(lambda: ask(server.address) == b"changed", server.log)
-    assert time.monotonic() - begin < 10.0, "far more than a start takes"
+    with Stopwatch() as start:
+        server = serve("hello:app", "--reload", app_dir=hello, cwd=hello)
+    with Stopwatch() as reload:
+        (hello / "hello.py").write_text(body("changed"))
+        wait_until(lambda: ask(server.address) == b"changed", server.log)
+    # A second more than what a start takes; here twice that, for a machine that is busy.
+    assert reload.seconds < 1.0 + 2 * start.seconds
     server.wait_for(r"changed: hello\.py; loading anew")
     (hello / "hello.py").write_text("def app(:\n")
     server.wait_for("SyntaxError")
@@ -297,6 +299,18 @@ def test_reload(serve: Serve, hello: Path) -> None:
     assert ask(server.address) == b"changed"
     (hello / "hello.py").write_text(body("mended"))
     wait_until(lambda: ask(server.address) == b"mended", server.log)
+    assert server.stop() == 0, server.log
+
+
+def test_a_burst_of_changes_is_one(serve: Serve, hello: Path) -> None:
+    """As an editor, a formatter or `git switch` makes it."""
+    server = serve("hello:app", "--reload", app_dir=hello, cwd=hello)
+    for number in range(20):
+        (hello / f"module_{number}.py").write_text("")
+    (hello / "hello.py").write_text(body("changed"))
+    wait_until(lambda: ask(server.address) == b"changed", server.log)
+    # Two where a busy machine holds us up for longer than a burst may pause.
+    assert server.log.count("loading anew") <= 2, server.log
     assert server.stop() == 0, server.log
 
 

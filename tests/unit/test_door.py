@@ -166,12 +166,38 @@ def test_the_last_ones_are_taken_in() -> None:
     async def test(scene: Scene) -> None:
         scene.open()
         scene.connect(ACCEPTS_PER_TURN + 5)
-        scene.door.shut()
+        scene.door.close_for_good(last=True)
         assert len(scene.came) == ACCEPTS_PER_TURN + 5
         scene.open()  # a command that comes too late
         scene.connect()
         await asyncio.sleep(0.01)
         assert len(scene.came) == ACCEPTS_PER_TURN + 5
+
+    play(test)
+
+
+def test_one_that_is_replaced_leaves_what_is_queued() -> None:
+    async def test(scene: Scene) -> None:
+        scene.open()
+        scene.connect()
+        scene.door.close_for_good(last=False)
+        await asyncio.sleep(0.01)
+        assert not scene.came
+        connection, _ = scene.listener.accept()
+        connection.close()
+
+    play(test)
+
+
+def test_listeners_that_were_inherited_do_not_block() -> None:
+    """`socket.dup` makes a socket block that has no time-out in Python's books."""
+
+    async def test(scene: Scene) -> None:
+        scene.listener.setblocking(True)
+        scene.open()
+        scene.connect()
+        await scene.until(1)
+        assert await asyncio.wait_for(asyncio.sleep(0, "the loop runs"), DEADLINE)
 
     play(test)
 

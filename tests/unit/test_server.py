@@ -18,14 +18,14 @@ import pytest
 
 from subserve import log as subserve_log
 from subserve.channel import Channel
-from subserve.coordinator import server as module
+from subserve.coordinator import coordinator as module
 from subserve.coordinator.banner import banner
+from subserve.coordinator.coordinator import Coordinator
 from subserve.coordinator.handle import HostEnded, WorkerHandle
-from subserve.coordinator.server import Coordinator
 from subserve.errors import AppLoadError, WorkerError
 from subserve.identity import WorkerInfo
 from subserve.lifecycle import Phase, WorkerEvent, WorkerState
-from subserve.messages import Drain, Failed, Message, Ready, TurnOver
+from subserve.messages import Accept, Drain, Failed, Message, Ready, StopAccepting, TurnOver
 from subserve.options import Config
 from subserve.scoreboard import Scoreboard
 
@@ -55,9 +55,12 @@ class Worker:
         stack.callback(self.lives.set)
 
     def command(self) -> Message | None:
-        """Return the next command that has been sent to it."""
-        assert self.channel.wait(DEADLINE), "no command"
-        return self.channel.receive()
+        """Return the next command that has been sent to it, but who is to accept."""
+        while True:
+            assert self.channel.wait(DEADLINE), "no command"
+            command = self.channel.receive()
+            if not isinstance(command, Accept | StopAccepting):
+                return command
 
     def ended(self, event: WorkerEvent, detail: str = "", *, left_open: bool = False) -> HostEnded:
         """End its thread and return what that posts."""
@@ -164,7 +167,7 @@ class Rig:
         while not self.coordinator._at_once and self.coordinator._step():
             assert time.monotonic() < deadline, "never done"
         quiet = self.coordinator._join()
-        return self.coordinator._exit_code, quiet
+        return self.coordinator._outcome.exit_code, quiet
 
 
 @pytest.fixture

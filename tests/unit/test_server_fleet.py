@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from subserve.assignment import HANDED
-from subserve.coordinator import server as module
+from subserve.coordinator import size as module
 from subserve.coordinator.stacks import ForeignStacks
 from subserve.errors import WorkerError
 from subserve.lifecycle import Phase, WorkerEvent, WorkerState
@@ -167,7 +167,7 @@ def test_a_crash_loop(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None
         rig.broke(f"0.{generation}")
         trouble = rig.coordinator._crew.troubles[0]
         if generation < CRASH_LOOP_FAILURES:
-            monkeypatch.setattr(module.time, "monotonic", lambda at=trouble.retry_at: at)
+            monkeypatch.setattr(time, "monotonic", lambda at=trouble.retry_at: at)
             rig.act()
             rig.ready(f"0.{generation + 1}")
     assert rig.to_the_end() == (WorkerError.exit_code, True)
@@ -328,7 +328,7 @@ def test_without_a_supervisor_it_only_says_so(
 ) -> None:
     rig = Rig(stack).serving()
     rig.coordinator._turn_over_hook = None
-    rig.coordinator._over_memory = "resident memory is 2.0 GiB"
+    rig.coordinator._size.excess = "resident memory is 2.0 GiB"
     rig.act()
     (warning,) = errors(records, "WARNING")
     assert warning.startswith("resident memory is 2.0 GiB; there is no supervisor")
