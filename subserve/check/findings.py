@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
-from subserve.check import crash, events
+from subserve import crash
+from subserve.check import events
 from subserve.check.process import Outcome
 from subserve.signals import name_of
 
@@ -199,7 +200,7 @@ def _crash_finding(outcome: Outcome, ordinary: Outcome | None) -> Finding:
     if loading:
         who = f" while {loading[0].name} was loaded"
     elif seen.libraries:
-        who = f" in {seen.libraries[0]}"
+        who = f" with {seen.libraries[0]} on the stack"
     advice = "leave it out, or report it to its authors"
     if any(isinstance(event, events.Up) for event in outcome.told):
         advice = "the app loads, and crashes in use: report it with the stack, or leave it out"

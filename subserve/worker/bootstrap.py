@@ -95,14 +95,14 @@ def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> No
     except BaseException as error:  # sys.exit() while the app is imported, too
         if runner is not None and runner.ready:
             raise  # the app did start: what broke now is the worker
-        channel.send(_failure(error))
+        channel.send(_failure(error, config.app))
     finally:
         if loop is not None:
             _close(loop)
 
 
-def _failure(error: BaseException) -> Failed:
-    """Tell an app that fails from a server that does."""
+def _failure(error: BaseException, target: str) -> Failed:
+    """Tell an app that fails from a server that does; `target` is what names the app."""
     if isinstance(error, LifespanFailed):
         return Failed(str(error), error.traceback[-_MAX_TRACEBACK_CHARS:], error.exit_code)
     if isinstance(error, SubserveError) and not isinstance(error, ImportError):
@@ -111,7 +111,24 @@ def _failure(error: BaseException) -> Failed:
     reason = f"the app could not be loaded: {type(error).__name__}; see the traceback above"
     if isinstance(error, SubserveError):
         reason = str(error)
+    if (name := _extension_of(error)) is not None:
+        reason += f"; the extension module {name} failed, `subserve check {target}` tells more"
     return Failed(reason, "".join(lines)[-_MAX_TRACEBACK_CHARS:], AppLoadError.exit_code)
+
+
+def _extension_of(error: BaseException) -> str | None:
+    """Return the name of the extension module that could not be loaded, if it is about one."""
+    failures = {
+        failed.error: failed.name
+        for failed in extensions.report()
+        if isinstance(failed, extensions.Failure)
+    }
+    seen: BaseException | None = error
+    while seen is not None:
+        if (name := failures.get(f"{type(seen).__name__}: {seen}")) is not None:
+            return name
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _apps_own(error: BaseException) -> Any:

@@ -1,5 +1,6 @@
 """``subserve check`` as its users run it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, Serve
 from tests.interpreters.extension_builder import build_module, needs_c
 
 CHECK_SECONDS = 100.0
@@ -85,8 +87,30 @@ def test_an_extension_that_crashes_in_use_is_reported(tmp_path: Path) -> None:
     assert done.returncode == 1
     report = findings(done)
     assert [(row["name"], row["verdict"]) for row in report["modules"]] == [("boom", "crashes")]
-    assert "SIGSEGV in" in report["findings"][0]["what"]
+    assert "SIGSEGV with" in report["findings"][0]["what"]
     assert any("app at" in line for line in report["findings"][0]["where"])
+
+
+@needs_c
+def test_a_crash_of_a_server_names_the_extension(serve: Serve, tmp_path: Path) -> None:
+    """What brings an operator to `subserve check`: the log of a server that crashed."""
+    build_module(tmp_path, "boom", "crashing.c")
+    (tmp_path / "shop.py").write_text("import boom\ndef app(environ, start): boom.crash()\n")
+    server = serve("shop", app_dir=tmp_path)
+    with server.client() as client, contextlib.suppress(httpx.HTTPError):
+        client.get("/")
+    server.wait_for(r"crashed: .* SIGSEGV \(a crash with \S+/boom\.\S+so on the stack")
+    assert "`subserve check shop` tells more" in server.log
+    assert f'File "{tmp_path}/shop.py", line 2 in app' in server.log
+
+
+@needs_c
+def test_a_server_that_cannot_load_an_extension_names_it(launch: Serve, tmp_path: Path) -> None:
+    build_module(tmp_path, "raises", "broken.c")
+    (tmp_path / "shop.py").write_text("import raises\n")
+    server = launch("shop", "--app-dir", str(tmp_path), "--bind", "127.0.0.1:0")
+    assert server.wait() == 3
+    assert "the extension module raises failed, `subserve check shop` tells more" in server.log
 
 
 def test_what_matters_in_a_worker_is_told(tmp_path: Path) -> None:

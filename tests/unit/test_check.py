@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from subserve.check import crash, events
+from subserve import crash
+from subserve.check import events
 from subserve.check.findings import Severity, Verdict, judge, unfinished
 from subserve.check.process import Outcome
 from subserve.check.table import as_json, as_text
@@ -107,7 +108,9 @@ def test_a_crash_in_use_names_the_module() -> None:
     report = judge("shop:app", 2, outcome(*told, code=-11, crash=CRASH), {})
     assert report.exit_code == 1
     assert report.modules[0].verdict is Verdict.CRASHES
-    assert whats(report.findings) == [f"the process ended by SIGSEGV in {BOOM} (requesting /)"]
+    assert whats(report.findings) == [
+        f"the process ended by SIGSEGV with {BOOM} on the stack (requesting /)"
+    ]
     assert "compute at /site-packages/boom/core.py:7" in report.findings[0].where
 
 

@@ -24,6 +24,7 @@ LAYER_0 = {
     "subserve.assignment",
     "subserve.binds",
     "subserve.config",
+    "subserve.crash",
     "subserve.errors",
     "subserve.identity",
     "subserve.lifecycle",
@@ -283,7 +284,7 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
     [
         ({"bind", "create_server", "start_server", "start_unix_server"}, {"subserve.listener"}),
         ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
-        ({"memfd_create"}, {"subserve.scoreboard"}),
+        ({"memfd_create"}, {"subserve.scoreboard", "subserve.supervisor.process"}),
         ({"ftruncate"}, {"subserve.scoreboard", "subserve.pidfile"}),
         ({"_exit"}, {"subserve.coordinator.server", "subserve.check.child"}),
         (

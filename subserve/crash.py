@@ -47,7 +47,9 @@ def read(report: str, output: str = "") -> Crash:
         if not any(part in path for part in _MACHINERY):
             frames.append(f"{function} at {path}:{line}")
     libraries = dict.fromkeys(
-        path.replace("/./", "/") for path in _C_FRAME.findall(report) if is_extension(path)
+        path.replace("/./", "/")
+        for path in _C_FRAME.findall(report)
+        if is_extension(path) and not any(part in path for part in _CALLERS)
     )
     words = dict.fromkeys(word.strip() for word in _LAST_WORDS.findall(f"{output}\n{report}"))
     return Crash(tuple(frames), tuple(libraries), tuple(words))

@@ -1,0 +1,69 @@
+"""``python -m tests.compat PYTHON... [--only NAME...]``: run the suite, write what came of it.
+
+Each PYTHON is the interpreter of an environment with the packages; `make compat` makes those.  With
+``--only`` nothing is written.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+from tests.compat import document
+from tests.compat.runner import ROOT, Result, Task, is_installed, run, tasks
+
+RESULTS = ROOT / ".cache" / "compat"
+
+
+def main() -> int:
+    """Return 1 if something did not work that is not known not to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pythons", nargs="+", metavar="PYTHON")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=())
+    arguments = parser.parse_args()
+    chosen = [task for task in tasks() if not arguments.only or task.distribution in arguments.only]
+    by_version = {_version(python): _run_all(chosen, python) for python in arguments.pythons}
+    if not arguments.only:
+        for version, results in by_version.items():
+            path = RESULTS / f"results-{version}.json"
+            path.write_text(json.dumps([asdict(result) for result in results]), encoding="utf-8")
+        document.write(by_version)
+    surprises = [
+        f"{result.distribution} on {version}: {result.problem}"
+        for version, results in by_version.items()
+        for result in results
+        if result.problem and result.distribution not in document.KNOWN
+    ]
+    print("\n".join(surprises) or "all as expected")
+    return 1 if surprises else 0
+
+
+def _run_all(chosen: list[Task], python: str) -> list[Result]:
+    results = []
+    for task in chosen:
+        if not is_installed(task, python):
+            continue
+        result = run(task, python)
+        results.append(result)
+        megabytes = (result.memory or 0) / 2**20
+        print(
+            f"{_version(python)}  {task.distribution:<24} {result.version:<12} "
+            f"{megabytes:6.1f} MiB  {result.problem or result.threads or 'works'}",
+            flush=True,
+        )
+        if result.problem:
+            print(result.details, file=sys.stderr, flush=True)
+    return results
+
+
+def _version(python: str) -> str:
+    code = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+    done = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
