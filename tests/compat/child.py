@@ -45,7 +45,7 @@ with open(RESULT, "w") as _file:
 _END = """
 import time
 from subserve.worker.threads import wind_down
-wind_down(time.monotonic() + 5)
+wind_down(time.monotonic() + 15)
 """
 
 

@@ -92,10 +92,15 @@ def use_pyyaml() -> Json:
 
 
 def use_ruamel_yaml_clib() -> Json:
-    """Loads with its libyaml."""
-    import _ruamel_yaml
+    """Loads with its libyaml, for ruamel.yaml."""
+    import io
 
-    return list(_ruamel_yaml.get_version())
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=False)
+    file = io.StringIO()
+    yaml.dump({"list": list(range(50))}, file)
+    return [len(file.getvalue()), yaml.load(file.getvalue())["list"][5], yaml.Parser.__name__]
 
 
 def use_pydantic() -> Json:
@@ -148,12 +153,11 @@ def use_lxml() -> Json:
 
 
 def use_selectolax() -> Json:
-    """Parses HTML and selects by CSS, with both of its engines."""
+    """Parses HTML and selects by CSS."""
     from selectolax.lexbor import LexborHTMLParser
-    from selectolax.parser import HTMLParser
 
-    page = "<div><p class=a>one</p><p>two</p></div>" * 50
-    return [len(HTMLParser(page).css("p.a")), LexborHTMLParser(page).css_first("p").text()]
+    page = LexborHTMLParser("<div><p class=a>one</p><p>two</p></div>" * 50)
+    return [len(page.css("p.a")), page.css_first("p").text()]
 
 
 def use_fastavro() -> Json:

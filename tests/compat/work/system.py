@@ -101,10 +101,10 @@ def use_ddtrace() -> Json:
 def use_newrelic() -> Json:
     """Traces without an account."""
     import newrelic.agent
-    from newrelic.common import _monotonic
+    from newrelic.core import _thread_utilization
 
     @newrelic.agent.function_trace()
     def work():
         return 5
 
-    return [work(), _monotonic.__name__]
+    return [work(), _thread_utilization.__name__]
