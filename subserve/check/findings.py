@@ -113,7 +113,8 @@ def judge(
             Finding(
                 Severity.COSTS,
                 f"a worker that is recycled leaves {left / 2**20:.1f} MiB behind",
-                "extension modules keep objects for good; bound it with --max-rss",
+                "extension modules keep objects, and those keep their interpreter's memory; the "
+                "variable PYTHONMALLOC=malloc gives most of it back, --max-rss bounds it",
             )
         )
     ups = [e for e in told if isinstance(e, events.Up)]
