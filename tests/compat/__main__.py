@@ -1,13 +1,14 @@
 """``python -m tests.compat PYTHON... [--only NAME...]``: run the suite, write what came of it.
 
 Each PYTHON is the interpreter of an environment with the packages; `make compat` makes those.  With
-``--only`` nothing is written.
+``--only``, the others keep what came of their last run.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from tests.compat import document
@@ -23,24 +24,20 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", default=())
     arguments = parser.parse_args()
     chosen = [task for task in tasks() if not arguments.only or task.distribution in arguments.only]
-    by_version = {_version(python): _run_all(chosen, python) for python in arguments.pythons}
-    if not arguments.only:
-        for version, results in by_version.items():
-            path = RESULTS / f"results-{version}.json"
-            path.write_text(json.dumps([asdict(result) for result in results]), encoding="utf-8")
-        document.write(_kept())
-    surprises = [
-        f"{result.distribution} on {version}: {result.problem}"
-        for version, results in by_version.items()
-        for result in results
-        if result.problem and result.distribution not in document.KNOWN
-    ]
+    surprises = []
+    for python in arguments.pythons:
+        version = _version(python)
+        for result in _run_all(chosen, python, version):
+            _keep(version, result)
+            if result.problem and result.distribution not in document.KNOWN:
+                surprises.append(f"{result.distribution} on {version}: {result.problem}")
+    document.write(_kept())
     print("\n".join(surprises) or "all as expected")
     return 1 if surprises else 0
 
 
 def _kept() -> dict[str, list[Result]]:
-    """Return what came of the last run with each version, one of which may be this run."""
+    """Return what came of the last run of each distribution, by version of Python."""
     return {
         path.stem.removeprefix("results-"): [
             Result(**values) for values in json.loads(path.read_text(encoding="utf-8"))
@@ -49,22 +46,28 @@ def _kept() -> dict[str, list[Result]]:
     }
 
 
-def _run_all(chosen: list[Task], python: str) -> list[Result]:
-    results = []
+def _keep(version: str, result: Result) -> None:
+    """Put a result in the place of the last one; at once, for a run may be interrupted."""
+    kept = {old.distribution: old for old in _kept().get(version, [])}
+    kept[result.distribution] = result
+    text = json.dumps([asdict(kept[name]) for name in sorted(kept)])
+    (RESULTS / f"results-{version}.json").write_text(text, encoding="utf-8")
+
+
+def _run_all(chosen: list[Task], python: str, version: str) -> Iterator[Result]:
     for task in chosen:
         if not is_installed(task, python):
             continue
         result = run(task, python)
-        results.append(result)
         megabytes = (result.memory or 0) / 2**20
         print(
-            f"{_version(python)}  {task.distribution:<24} {result.version:<12} "
+            f"{version}  {task.distribution:<24} {result.version:<12} "
             f"{megabytes:6.1f} MiB  {result.problem or result.threads or 'works'}",
             flush=True,
         )
         if result.problem:
             print(result.details, file=sys.stderr, flush=True)
-    return results
+        yield result
 
 
 def _version(python: str) -> str:

@@ -190,3 +190,28 @@ def test_help_says_how_to_serve_an_app_called_check(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "subserve check:app" in done.stdout
     assert "--get PATH" in done.stdout
+
+
+@pytest.mark.parametrize("no_color", ["", "1"], ids=["colours", "NO_COLOR"])
+def test_on_a_terminal_it_says_what_it_does(no_color: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def app(environ, start): ...\n")
+    ours, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "subserve", "check", "shop", "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm", "NO_COLOR": no_color},
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(ours, 4096):
+                shown += data
+        os.close(ours)
+    assert process.wait(CHECK_SECONDS) == 0
+    text = shown.decode()
+    assert "  worker 1 of 2 loads shop ... " in text
+    assert "  recycling: 2 new workers load it, at once ... " in text
+    assert ("\x1b[32mworks in sub-interpreters" in text) is (no_color == "")
