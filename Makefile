@@ -81,7 +81,7 @@ corpora: venv ## fetch the requests of gunicorn's own tests, which tests/conform
 
 # Each Python for it has an environment with the packages, besides the one of the checkout.
 COMPAT = .cache/compat
-compat: ## see how 75 packages fare in workers, on 3.14 and 3.15; write docs/compatibility.md
+compat: ## see how some 80 packages fare in workers, on 3.14 and 3.15; write docs/compatibility.md
 	@$(BOOTSTRAP) venv --python 3.14
 	@$(BOOTSTRAP) venv --python 3.15
 	for version in 3.14 3.15; do \

@@ -36,7 +36,8 @@ used, closed), and the end of the process.  Last run on {date}, on {system}.
   GIL* are loaded by CPython as they are, a *copy* is private to its worker; see
   [extensions.md](extensions.md).
 - **memory** is what one more worker adds (MiB), Python modules and objects included, on the first
-  Python in the table that has it; **left** is what stays behind for each worker that is recycled.
+  Python in the table that has it; **left** is what stays behind for each worker that is recycled, the
+  memory of the interpreter itself included: [one object keeps all of it](extensions.md#what-is-different).
 - An empty place: there is no wheel for that Python.
 """
 
