@@ -13,7 +13,7 @@ KNOWN = {
     "ddtrace": (
         "works.  While its agent cannot be reached, its exit hook tries again for 3 to 5 seconds, "
         "longer than the second that a worker has for its exit hooks: a worker that is recycled "
-        "then is left open, as docs/workers.md has it."
+        "then is left open, and the process is replaced in time."
     ),
     "time-machine": (
         "it exchanges functions in the method table of the standard library's `datetime`, of which "
@@ -36,8 +36,9 @@ used, closed), and the end of the process.  Last run on {date}, on {system}.
   GIL* are loaded by CPython as they are, a *copy* is private to its worker; see
   [extensions.md](extensions.md).
 - **memory** is what one more worker adds (MiB), Python modules and objects included, on the first
-  Python in the table that has it; **left** is what stays behind for each worker that is recycled, the
-  memory of the interpreter itself included: [one object keeps all of it](extensions.md#what-is-different).
+  Python in the table that has it; **left** is what stays behind for each worker that is recycled.
+  The interpreter itself is a part of that:
+  [one object keeps all of its memory](extensions.md#what-is-different).
 - An empty place: there is no wheel for that Python.
 """
 
