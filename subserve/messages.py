@@ -89,12 +89,14 @@ class Launch:
 
     `config` is a `Config` as JSON, `listening` are inherited descriptors, `urls` their names.
     `sys_path` is the supervisor's: modules are found where they would be found without it.
+    `crash_fd` is the inherited descriptor of a file for what is to be said in a crash.
     """
 
     config: str
     listening: list[int]
     urls: list[str]
     sys_path: list[str]
+    crash_fd: int
 
 
 @dataclass(frozen=True, slots=True)

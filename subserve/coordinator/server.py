@@ -38,20 +38,23 @@ def serve(config: Config) -> int:
     return _leave(code, quiet=quiet)
 
 
-def serve_on(config: Config, listeners: Sequence[Listener], supervisor: Channel) -> int:
-    """Do the same under a supervisor, on what listens already."""
-    code, quiet = _serve_on(config, listeners, supervisor)
+def serve_on(
+    config: Config, listeners: Sequence[Listener], supervisor: Channel, crash_fd: int
+) -> int:
+    """Do the same under a supervisor, on what listens already; `crash_fd` is for last words."""
+    code, quiet = _serve_on(config, listeners, supervisor, crash_fd)
     return _leave(code, quiet=quiet)
 
 
 def _serve_on(
-    config: Config, listeners: Sequence[Listener], supervisor: Channel | None
+    config: Config,
+    listeners: Sequence[Listener],
+    supervisor: Channel | None,
+    crash_fd: int = subserve_log.STDERR,
 ) -> tuple[int, bool]:
     """Serve; return what `Coordinator.run` does."""
     subserve_log.configure(config.log_level, config.log_format, "server", config.processes)
-    faulthandler.enable(
-        subserve_log.STDERR
-    )  # a crash in C code ends all workers: let it say where it was
+    faulthandler.enable(crash_fd)  # a crash in C code ends all workers: let it say where it was
     if config.certfile:
         for text in certificates.all_warnings(config):
             log.warning("%s", text)

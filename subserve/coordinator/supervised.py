@@ -24,10 +24,11 @@ def main(control_fd: int, name: str) -> int:
         return 0  # the supervisor is gone already
     sys.path[:] = launch.sys_path
     config = Config.from_json(launch.config)
+    os.set_inheritable(launch.crash_fd, False)
     listeners = [inherit(fd, url) for fd, url in zip(launch.listening, launch.urls, strict=True)]
     try:
         drop(config)
         check_certificate(config)
-        return serve_on(config, listeners, channel)
+        return serve_on(config, listeners, channel, launch.crash_fd)
     except SubserveError as error:
         return tell(error)

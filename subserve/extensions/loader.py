@@ -24,7 +24,7 @@ from subserve.extensions.copies import CopyError
 from subserve.extensions.declared import FileKey, Findings, Verdict
 from subserve.extensions.library import Libraries, Opened
 from subserve.extensions.lock import LoadLock
-from subserve.extensions.registry import LoadedExtension, Mode, Phases, loaded, record
+from subserve.extensions.registry import LoadedExtension, Mode, Phases, loaded, record, step
 
 _native_create = ExtensionFileLoader.create_module
 _native_exec = ExtensionFileLoader.exec_module
@@ -49,10 +49,12 @@ def isolate(scratch: str) -> None:
     isolation = _Isolation(scratch)
 
     def create_module(loader: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
-        return isolation.create_module(loader, spec)
+        with step(spec.name, spec.origin or "", "create"):
+            return isolation.create_module(loader, spec)
 
     def exec_module(loader: ExtensionFileLoader, module: ModuleType) -> None:
-        isolation.exec_module(loader, module)
+        with step(module.__name__, loader.path, "execute"):
+            isolation.exec_module(loader, module)
 
     setattr(ExtensionFileLoader, "create_module", create_module)  # noqa: B010
     setattr(ExtensionFileLoader, "exec_module", exec_module)  # noqa: B010
@@ -63,22 +65,28 @@ def native() -> None:
 
     def create_module(loader: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
         path = os.path.abspath(spec.origin or "")
-        try:
-            module = _native_create(loader, spec)
-        except ImportError as error:
-            if "does not support loading in subinterpreters" not in str(error):
-                raise
-            raise ExtensionRefused(
-                f"{spec.name} ({path}) does not declare support for interpreters with a GIL of "
-                "their own; --extensions isolate loads a private copy of it into each worker",
-                name=spec.name,
-                path=path,
-            ) from error
-        if os.path.dirname(path) != _STANDARD_LIBRARY:
-            record(LoadedExtension(spec.name, path, Mode.NATIVE, 2, 0))
-        return module
+        with step(spec.name, path, "create"):
+            try:
+                module = _native_create(loader, spec)
+            except ImportError as error:
+                if "does not support loading in subinterpreters" not in str(error):
+                    raise
+                raise ExtensionRefused(
+                    f"{spec.name} ({path}) does not declare support for interpreters with a GIL of "
+                    "their own; --extensions isolate loads a private copy of it into each worker",
+                    name=spec.name,
+                    path=path,
+                ) from error
+            if os.path.dirname(path) != _STANDARD_LIBRARY:
+                record(LoadedExtension(spec.name, path, Mode.NATIVE, 2, 0))
+            return module
+
+    def exec_module(loader: ExtensionFileLoader, module: ModuleType) -> None:
+        with step(module.__name__, loader.path, "execute"):
+            _native_exec(loader, module)
 
     setattr(ExtensionFileLoader, "create_module", create_module)  # noqa: B010
+    setattr(ExtensionFileLoader, "exec_module", exec_module)  # noqa: B010
 
 
 class _Isolation:

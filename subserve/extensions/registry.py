@@ -1,5 +1,10 @@
-"""What extension modules this interpreter has loaded, and how."""
+"""What this interpreter has done about extension modules: which it loaded and how, which not.
 
+Any thread may load one; each keeps to what it is loading itself.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -29,7 +34,35 @@ class LoadedExtension:
     shared_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt to load an extension module that raised; `error` is the exception as text.
+
+    Many an app goes on without: ``try: import _speedups``.
+    """
+
+    name: str
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A call of the loader, for `observe`.
+
+    ``create`` makes the module and ``execute`` runs its code; each is ``begun``, then ``done`` or
+    ``failed``.  Modules of the standard library are among them.
+    """
+
+    name: str
+    path: str
+    call: Literal["create", "execute"]
+    state: Literal["begun", "done", "failed"]
+
+
 _loaded: dict[str, LoadedExtension] = {}
+_failures: dict[str, Failure] = {}
+_observer: Callable[[Step], None] | None = None
 
 
 def loaded() -> tuple[LoadedExtension, ...]:
@@ -37,6 +70,35 @@ def loaded() -> tuple[LoadedExtension, ...]:
     return tuple(_loaded.values())
 
 
+def report() -> tuple[LoadedExtension | Failure, ...]:
+    """Return what became of all that was tried: what was loaded, then what was not."""
+    return (*_loaded.values(), *_failures.values())
+
+
+def observe(observer: Callable[[Step], None]) -> None:
+    """Have `observer` told of each step from now on, in the thread that takes it."""
+    global _observer
+    _observer = observer
+
+
 def record(extension: LoadedExtension) -> None:
     """Take note of a module; the last time counts if it is loaded again."""
     _loaded[extension.name] = extension
+    _failures.pop(extension.name, None)
+
+
+@contextmanager
+def step(name: str, path: str, call: Literal["create", "execute"]) -> Iterator[None]:
+    """Tell the observer of what is done within, and take note if it raises."""
+    if _observer is not None:
+        _observer(Step(name, path, call, "begun"))
+    try:
+        yield
+    except BaseException as error:
+        _loaded.pop(name, None)
+        _failures[name] = Failure(name, path, f"{type(error).__name__}: {error}")
+        if _observer is not None:
+            _observer(Step(name, path, call, "failed"))
+        raise
+    if _observer is not None:
+        _observer(Step(name, path, call, "done"))

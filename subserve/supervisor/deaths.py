@@ -1,5 +1,6 @@
 """What an exit status means, in words that help."""
 
+from subserve import crash
 from subserve.signals import name_of
 
 _CAUSES = {
@@ -15,10 +16,19 @@ _CAUSES = {
 }
 
 
-def describe(code: int) -> str:
-    """Say how a process ended that was not told to; `code` is negative for a signal."""
+def describe(code: int, said: str = "", app: str = "APP") -> str:
+    """Say how a process ended that was not told to; `code` is negative for a signal.
+
+    `said` is what faulthandler has written; an extension module that it names is named here.
+    """
     if code >= 0:
         return f"ended with exit code {code}"
+    libraries = crash.read(said).libraries
+    if libraries:
+        return (
+            f"was killed by {name_of(-code)} (a crash with {libraries[0]} on the stack, see "
+            f"above; `subserve check {app}` tells more)"
+        )
     name = name_of(-code)
     cause = _CAUSES.get(name)
     return f"was killed by {name} ({cause})" if cause else f"was killed by {name}"

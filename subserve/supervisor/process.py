@@ -20,6 +20,9 @@ from subserve.privileges import identity
 
 _PROGRAM = Path(subserve.__file__).parent / "coordinator" / "__main__.py"
 
+MAX_CRASH_BYTES = 256 * 1024
+"""How much is read of what is said in a crash; a hundred threads take less."""
+
 KILLED_SECONDS = 5.0
 """How long to wait for the end of what was sent SIGKILL: it may be in the middle of disk I/O."""
 
@@ -31,13 +34,22 @@ class ServingProcess:
     """
 
     def __init__(
-        self, name: str, process: subprocess.Popen[bytes], control: Channel, uid: int
+        self,
+        name: str,
+        process: subprocess.Popen[bytes],
+        control: Channel,
+        uid: int,
+        app: str,
+        crash_fd: int,
     ) -> None:
         self.name = name
+        self.app = app
+        """What it serves, as the operator names it."""
         self.uid = uid
         """The user whom it becomes."""
         self.control = control
         self._process = process
+        self._crash_fd = crash_fd
         self._pidfd = os.pidfd_open(process.pid)
 
     @classmethod
@@ -54,6 +66,8 @@ class ServingProcess:
         Raises `OSError` where the system cannot make a process.
         """
         who = identity(config)
+        # What faulthandler writes is read here, to name the extension that crashed.
+        crash_fd = os.memfd_create(f"subserve-{name}")
         ours, its = socket.socketpair()
         fds = [listener.sock.fileno() for listener in listeners]
         with its, signals.held_back():
@@ -66,17 +80,20 @@ class ServingProcess:
                         str(its.fileno()),
                         name,
                     ],
-                    pass_fds=[its.fileno(), *fds],
+                    pass_fds=[its.fileno(), crash_fd, *fds],
                     env=environ,
                     cwd=folder,
                 )
             except OSError:
                 ours.close()
+                os.close(crash_fd)
                 raise
         control = Channel(ours)
         urls = [listener.url for listener in listeners]
-        control.send(Launch(config.to_json(), fds, urls, sys.path))
-        return cls(name, process, control, os.geteuid() if who is None else who.uid)
+        control.send(Launch(config.to_json(), fds, urls, sys.path, crash_fd))
+        return cls(
+            name, process, control, os.geteuid() if who is None else who.uid, config.app, crash_fd
+        )
 
     @property
     def pid(self) -> int:
@@ -95,12 +112,17 @@ class ServingProcess:
         """End it, whatever it does."""
         self._process.kill()
 
-    def reap(self) -> int:
-        """Return how it ended: its exit code, or a negative signal.  Frees what it took here."""
+    def reap(self) -> tuple[int, str]:
+        """Return how it ended, and what it said in a crash.  Frees what it took here.
+
+        That is its exit code, or a negative signal.
+        """
         code = self._process.wait(KILLED_SECONDS)
+        said = os.pread(self._crash_fd, MAX_CRASH_BYTES, 0).decode("utf-8", "replace")
+        os.close(self._crash_fd)
         os.close(self._pidfd)
         self.control.close()
-        return code
+        return code, said
 
 
 def reap_strangers(ours: Collection[int]) -> None:

@@ -373,9 +373,12 @@ class Supervisor:
     def _ended(self, number: int) -> None:
         self._hear(number)  # its last report may still be on its way
         process = self._running.pop(number)
-        code = self._forget(process)
+        code, said = self._forget(process)
         state = self._plan.ended(number, code, time.monotonic())
-        name, how = f"serving process {process.name} (pid {process.pid})", describe(code)
+        if said:
+            subserve_log.announce(said.rstrip())
+        how = describe(code, said, process.app)
+        name = f"serving process {process.name} (pid {process.pid})"
         match state:
             case ProcessState.CRASHED:
                 log.error("%s crashed: it %s", name, how)
@@ -388,14 +391,14 @@ class Supervisor:
             case _:
                 log.debug("%s %s", name, how)
 
-    def _forget(self, process: ServingProcess) -> int:
+    def _forget(self, process: ServingProcess) -> tuple[int, str]:
         if process.control.fileno() in self._selector.get_map():
             self._selector.unregister(process.control)
         self._selector.unregister(process)
-        code = process.reap()
+        code, said = process.reap()
         if code != 0:
             scratch.sweep(process.pid, process.uid)
-        return code
+        return code, said
 
 
 def supervise(config: Config, reconfigure: Callable[[], Config]) -> int:

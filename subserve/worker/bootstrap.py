@@ -89,7 +89,7 @@ def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> No
     except BaseException as error:  # sys.exit() while the app is imported, too
         if runner is not None and runner.ready:
             raise  # the app did start: what broke now is the worker
-        channel.send(report_of(error))
+        channel.send(report_of(error, config.app))
     finally:
         if loop is not None:
             _close(loop)

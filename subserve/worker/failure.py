@@ -4,6 +4,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from subserve import extensions
 from subserve.errors import AppLoadError, SubserveError
 from subserve.messages import Failed
 from subserve.worker.lifespan import LifespanFailed
@@ -12,8 +13,11 @@ _MAX_TRACEBACK_CHARS = 80_000
 """JSON takes up to 12 bytes for a character, and a message has to stay below `MAX_FRAME_BYTES`."""
 
 
-def report_of(error: BaseException) -> Failed:
-    """Return what to tell the coordinator; an app that fails is told from a server that does."""
+def report_of(error: BaseException, target: str) -> Failed:
+    """Return what to tell the coordinator; an app that fails is told from a server that does.
+
+    `target` is what names the app on the command line.
+    """
     if isinstance(error, LifespanFailed):
         return Failed(str(error), error.traceback[-_MAX_TRACEBACK_CHARS:], error.exit_code)
     if isinstance(error, SubserveError) and not isinstance(error, ImportError):
@@ -22,7 +26,24 @@ def report_of(error: BaseException) -> Failed:
     reason = f"the app could not be loaded: {type(error).__name__}; see the traceback above"
     if isinstance(error, SubserveError):
         reason = str(error)
+    if (name := _extension_of(error)) is not None:
+        reason += f"; the extension module {name} failed, `subserve check {target}` tells more"
     return Failed(reason, "".join(lines)[-_MAX_TRACEBACK_CHARS:], AppLoadError.exit_code)
+
+
+def _extension_of(error: BaseException) -> str | None:
+    """Return the name of the extension module that could not be loaded, if it is about one."""
+    failures = {
+        failed.error: failed.name
+        for failed in extensions.report()
+        if isinstance(failed, extensions.Failure)
+    }
+    seen: BaseException | None = error
+    while seen is not None:
+        if (name := failures.get(f"{type(seen).__name__}: {seen}")) is not None:
+            return name
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _apps_own(error: BaseException) -> Any:

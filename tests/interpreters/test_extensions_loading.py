@@ -272,3 +272,57 @@ def test_native_mode_names_the_module_and_the_remedy(tmp_path: pathlib.Path) -> 
         assert said.pop("does_not_exist")[0] == "ModuleNotFoundError"
         assert not said
         assert loaded == [["multi", "native", 2]]
+
+
+# ---- what is told of it
+
+
+def load_and_tell(worker: int) -> Json:
+    from subserve import extensions
+
+    steps: list[str] = []
+    extensions.observe(lambda s: steps.append(f"{s.name} {s.call} {s.state}"))
+    import fine  # noqa: F401
+
+    try:
+        import raises  # noqa: F401
+    except ZeroDivisionError, ImportError:
+        steps.append("caught")
+    found = [
+        [m.name, m.error if isinstance(m, extensions.Failure) else str(m.mode)]
+        for m in extensions.report()
+    ]
+    return [steps, found]
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [
+        ("isolate", "ZeroDivisionError: from the init function"),
+        # CPython's own words.
+        ("native", "ImportError: failed to import from subinterpreter due to exception"),
+    ],
+)
+def test_what_was_loaded_and_what_was_not_is_told(
+    tmp_path: pathlib.Path, mode: str, error: str
+) -> None:
+    build_module(tmp_path, "fine", "multi.c", OWN_GIL)
+    build_module(tmp_path, "raises", "broken.c")
+
+    outcome = run(load_and_tell, mode=mode, sys_path=[tmp_path], workers=2)
+
+    steps, found = outcome.results[0]
+    assert steps == [
+        "fine create begun",
+        "fine create done",
+        "fine execute begun",
+        "fine execute done",
+        "raises create begun",
+        "raises create failed",
+        "caught",
+    ]
+    assert found == [
+        ["fine", "native"],
+        ["raises", error],
+    ]
+    assert outcome.results[1] == [steps, found]

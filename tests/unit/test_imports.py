@@ -24,6 +24,7 @@ LAYER_0 = {
     "subserve.assignment",
     "subserve.binds",
     "subserve.config",
+    "subserve.crash",
     "subserve.errors",
     "subserve.identity",
     "subserve.lifecycle",
@@ -182,6 +183,13 @@ def test_only_the_command_line_starts_the_coordinator() -> None:
     assert importers("subserve.cli") == {"subserve.__main__"}
 
 
+def test_the_command_line_is_the_only_one_to_check_apps() -> None:
+    assert importers("subserve.check") - under("subserve.check") == {"subserve.cli"}
+    # The worker's side is entered from a thread's text, and is a worker like any other.
+    assert importers("subserve.worker") & under("subserve.check") == {"subserve.check.probe"}
+    assert not importers("subserve.coordinator") & under("subserve.check")
+
+
 def test_the_package_itself_imports_nothing_but_the_identity() -> None:
     """An app imports `subserve` for `current_worker`: it gets no server with it."""
     assert ours("subserve") == {"subserve.identity", "subserve.api"}, "the latter when it is used"
@@ -218,19 +226,27 @@ def test_nothing_imports_in_a_ring() -> None:
         # Extensions only ask which interpreter they are in: see the calls below.
         ("_interpreters", {"subserve.interpreter"} | under("subserve.extensions")),
         ("concurrent.interpreters", set()),
-        ("signal", {"subserve.signals"}),
+        # What an app does with them is watched there.
+        ("signal", {"subserve.signals", "subserve.check.watch"}),
         ("ssl", {"subserve.certificates", "subserve.tls", "subserve.worker.connections"}),
         ("_ssl", {"subserve.certificates"}),
         ("mmap", {"subserve.scoreboard"} | under("subserve.extensions")),
-        ("importlib", {"subserve.app"} | under("subserve.extensions")),
+        (
+            "importlib",
+            {"subserve.app", "subserve.check.distributions"} | under("subserve.extensions"),
+        ),
         ("resource", {"subserve.descriptors"}),
         ("argparse", {"subserve.cli"}),
         ("tomllib", {"subserve.config"}),
         (
             "faulthandler",
-            {"subserve.signals", "subserve.coordinator.server"} | under("subserve.extensions"),
+            {"subserve.signals", "subserve.coordinator.server", "subserve.check.child"}
+            | under("subserve.extensions"),
         ),
-        ("atexit", {"subserve.worker.threads"} | under("subserve.extensions")),
+        (
+            "atexit",
+            {"subserve.worker.threads", "subserve.check.watch"} | under("subserve.extensions"),
+        ),
     ],
 )
 def test_owners_in_the_standard_library(hazard: str, owners: set[str]) -> None:
@@ -284,12 +300,12 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
     [
         ({"bind", "create_server", "start_server", "start_unix_server"}, {"subserve.listener"}),
         ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
-        ({"memfd_create"}, {"subserve.scoreboard"}),
+        ({"memfd_create"}, {"subserve.scoreboard", "subserve.supervisor.process"}),
         ({"ftruncate"}, {"subserve.scoreboard", "subserve.pidfile"}),
-        ({"_exit"}, {"subserve.coordinator.server"}),
+        ({"_exit"}, {"subserve.coordinator.server", "subserve.check.child"}),
         (
             {"fork", "forkpty", "posix_spawn", "Popen"},
-            {"subserve.worker.loops", "subserve.supervisor.process"},
+            {"subserve.worker.loops", "subserve.supervisor.process", "subserve.check.process"},
         ),
         ({"chdir"}, set()),
         ({"umask"}, {"subserve.listener", "subserve.privileges"}),
@@ -305,7 +321,7 @@ def test_owners_of_calls(names: set[str], owners: set[str]) -> None:
     exempt = {
         # `Sockets.bind` asks the listener to.
         "bind": {"subserve.app", "subserve.supervisor.server"},
-        "create": {"subserve.coordinator.crew"},
+        "create": {"subserve.coordinator.crew", "subserve.check.child"},
     }
     for module, tree in trees():
         for name in calls(tree, names):

@@ -170,6 +170,13 @@ def test_what_an_exit_status_means(code: int, text: str) -> None:
     assert describe(code) == text
 
 
+def test_a_crash_names_the_extension_on_the_stack() -> None:
+    said = 'Stack:\n  Binary file "/site/boom/./_boom.abi3.so", at +0x1139 [0x7f]\n'
+    text = describe(-11, said, "shop:app")
+    assert "a crash with /site/boom/_boom.abi3.so on the stack" in text
+    assert "`subserve check shop:app`" in text
+
+
 def test_a_kill_may_be_want_of_memory() -> None:
     assert "memory" in describe(-9)
 

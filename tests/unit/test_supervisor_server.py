@@ -34,6 +34,7 @@ class Process:
         self.name, self.config, self.pid, self.uid = name, config, 4711, os.geteuid()
         self.control, self.itself = Channel(ours), Channel(its)
         self._ended, self._end = os.pipe()
+        self.app = config.app
         self.code: int | None = None
         self.reaped = False
 
@@ -63,12 +64,12 @@ class Process:
         self.itself.close()
         os.close(self._end)
 
-    def reap(self) -> int:
+    def reap(self) -> tuple[int, str]:
         assert self.code is not None
         self.reaped = True
         os.close(self._ended)
         self.control.close()
-        return self.code
+        return self.code, ""
 
     def close(self) -> None:
         if self.code is None:
