@@ -1,0 +1,63 @@
+"""What tests change and a process has only once: its current folder, its environment, its end.
+
+With several interpreters in a process, tests that change them would meet those of others.  Interpreter:
+one that runs tests; to be called by its host thread before anything of the suite is imported.
+"""
+
+import _posixsubprocess
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_ENVIRONMENT_ARGUMENT = 5  # of _posixsubprocess.fork_exec (CPython 3.14 and 3.15)
+
+
+def own_folder() -> bool:
+    """Give this thread, and those it starts, a current folder and a umask of their own.
+
+    Returns whether the system allows it: some containers do not (unshare(2), CLONE_FS).
+    """
+    try:
+        os.unshare(os.CLONE_FS)
+    except AttributeError, OSError:
+        return False
+    return True
+
+
+def own_environment() -> None:
+    """Keep what is changed in `os.environ` in this interpreter and in the processes it starts.
+
+    Each has an `os.environ` already, but changing it changes the process's as well.  That is also
+    unsafe: threads with GILs of their own would call setenv(3) while others call getenv(3).
+    """
+
+    def only_here(*names_and_values: bytes) -> None:
+        """Leave the environment of the process alone."""
+
+    os.putenv = os.unsetenv = only_here
+    fork_exec = _posixsubprocess.fork_exec
+
+    def with_environment(*args: Any) -> Any:
+        if args[_ENVIRONMENT_ARGUMENT] is None:
+            pairs = [key + b"=" + value for key, value in os.environb.items()]
+            before, after = args[:_ENVIRONMENT_ARGUMENT], args[_ENVIRONMENT_ARGUMENT + 1 :]
+            args = (*before, pairs, *after)
+        return fork_exec(*args)
+
+    for module, name in ((_posixsubprocess, "fork_exec"), (subprocess, "_fork_exec")):
+        setattr(module, name, with_environment)
+
+
+def announce_exit(announce: Callable[[str], object]) -> None:
+    """Have ``os._exit`` call `announce` first, with what is to be told: who called it, from where."""
+    really = os._exit
+
+    def _exit(status: int) -> NoReturn:
+        stack = "".join(traceback.format_stack(sys._getframe(1)))
+        announce(f"os._exit({status}) was called here:\n\n{stack}")
+        really(status)
+
+    os._exit = _exit
