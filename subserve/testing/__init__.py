@@ -7,9 +7,10 @@ pytest imports `plugin`, which is small and imports the rest when it is used; no
 imports any of this.
 
 - `plugin`: options, and the fixture
-- the process that the user started: `controller`, `plan`, `crash`, `reports`, `process`
-- the process that runs the tests, and may crash: `child`; in each of its interpreters `worker`,
-  with `surroundings`
-- between the two: `link`
+- the process that the user started: `controller`, `player`, `plan`, `crash`, `reports`,
+  `process`
+- the process that runs the tests, and may crash: `child`, `hosting`; in each of its interpreters
+  `worker`, `surroundings` and, pytest's session there, `session`
+- between the two: `link`, `task`
 - a served app: `served` starts the process of `serving`
 """

@@ -80,7 +80,7 @@ def _end_with(link: Link, folder: str) -> None:
 
 
 def _leave(folder: str, code: int) -> None:
-    """End the process; not by the way of Python, which would close interpreters with live threads."""
+    """End the process, and not in Python's way: it would close interpreters with live threads."""
     scratch.remove(folder)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,8 +1,8 @@
 """Which interpreter runs which tests, and what is left after a crash.  Values in, values out.
 
 A file's tests stay together, in one interpreter and in order, so that fixtures of modules and
-classes are made once, as without sub-interpreters.  An interpreter is given one file at a time, when
-it needs it: whoever is done first takes the next one.
+classes are made once, as without sub-interpreters.  An interpreter is given one file at a time,
+when it needs it: whoever is done first takes the next one.
 """
 
 from collections import deque

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FLAG = "--subinterpreters"
 
 SYS_PATH = tuple(sys.path)
-"""As Python and ``python -m pytest`` made it: pytest adds to it, and will do so in each interpreter."""
+"""As Python made it: pytest adds to it, and will do so in each interpreter."""
 
 
 class _Count(argparse.Action):
@@ -88,11 +88,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def subserve_server(request: pytest.FixtureRequest) -> Iterator[Serve]:
-    """Serve apps for a test: ``server = subserve_server("myapp:app", workers=2)``.
+    """Serve apps for a test.
 
-    Further options are those of the command line, with ``_`` for ``-``.  What it returns has `url`,
-    `workers`, `logs` and `stop()`; see `subserve.testing.served.Server`.  All servers are stopped
-    when the test ends; what they logged is shown where it fails.
+    ``server = subserve_server("myapp:app", workers=2)`` starts one.  Further options are those of
+    the command line, with ``_`` for ``-``.  What it returns has `url`, `workers`, `logs` and
+    `stop()`; see `subserve.testing.served.Server`.  All servers are stopped when the test ends;
+    what they logged is shown where it fails.
     """
     from subserve.testing.served import serving
 

@@ -1,4 +1,4 @@
-"""Warnings and crashes as pytest's own reports, and back from what crossed to another interpreter."""
+"""Warnings and crashes as pytest has them, made from what crossed from another process."""
 
 import builtins
 import sys

@@ -20,7 +20,7 @@ _AHEAD = 2
 
 
 class Reporter:
-    """The plugin.  `should_fail` and `should_stop` are why the session came to an early end, or ""."""
+    """The plugin.  `should_fail` and `should_stop` say why the session came to an early end."""
 
     def __init__(self, task: Task, link: Link) -> None:
         self._task = task

@@ -1,7 +1,7 @@
 """What tests change and a process has only once: its current folder, its environment, its end.
 
-With several interpreters in a process, tests that change them would meet those of others.  Interpreter:
-one that runs tests; to be called by its host thread before anything of the suite is imported.
+With several interpreters in a process, tests that change them would meet those of others.
+Interpreter: one that runs tests; to be called by its host thread before the suite is imported.
 """
 
 import _posixsubprocess
@@ -34,10 +34,11 @@ def own_environment() -> None:
     unsafe: threads with GILs of their own would call setenv(3) while others call getenv(3).
     """
 
-    def only_here(*names_and_values: bytes) -> None:
+    def only_here(*name_and_value: object) -> None:
         """Leave the environment of the process alone."""
 
-    os.putenv = os.unsetenv = only_here
+    for name in ("putenv", "unsetenv"):  # which `os.environ` calls
+        setattr(os, name, only_here)
     fork_exec = _posixsubprocess.fork_exec
 
     def with_environment(*args: Any) -> Any:
@@ -52,7 +53,7 @@ def own_environment() -> None:
 
 
 def announce_exit(announce: Callable[[str], object]) -> None:
-    """Have ``os._exit`` call `announce` first, with what is to be told: who called it, from where."""
+    """Have ``os._exit`` call `announce` first, with a text that says from where it was called."""
     really = os._exit
 
     def _exit(status: int) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Return what it is called where several are told apart: by plugins, in names of folders."""
+        """Return what plugins tell it apart from others by."""
         return f"si{self.number}"
 
     def to_json(self) -> str:
