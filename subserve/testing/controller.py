@@ -69,6 +69,7 @@ class Controller:
         self._collect_reports: list[Message] = []
         self._at_collector: dict[int, str] = {}
         self._waiting: set[int] = set()
+        self._served: set[int] = set()
         self._over: set[int] = set()
         self._starts: dict[int, Message] = {}
         self._held: dict[int, list[Message]] = {}
@@ -161,8 +162,8 @@ class Controller:
         for old in (self._collected, self._at_collector, self._starts, self._held):
             old.clear()
         self._collect_reports.clear()
-        self._waiting.clear()
-        self._over.clear()
+        for numbers in (self._waiting, self._served, self._over):
+            numbers.clear()
         self._children += 1
         factory: pytest.TempPathFactory = self._config._tmp_path_factory  # type: ignore[attr-defined]
         base = factory.getbasetemp()
@@ -269,8 +270,7 @@ class Controller:
         child = self._child
         assert child is not None
         self._plan = plan
-        for number in tuple(self._waiting):
-            self._give(child, number)
+        self._give(child)
         while (event := child.next()) is not None:
             self._take(child, *event)
             self._stop_if_told()
@@ -283,10 +283,20 @@ class Controller:
         if self._session.shouldstop:
             raise self._session.Interrupted(self._session.shouldstop)
 
-    def _give(self, child: Child, number: int) -> None:
+    def _give(self, child: Child) -> None:
+        """Give those who wait a file each.
+
+        They ask for the next one before they run the last test they have.  So nobody is given a
+        second one before everybody has a first one.
+        """
         assert self._plan is not None
-        self._waiting.discard(number)
-        child.send(number, "run", self._plan.give())
+        everybody = {*range(child.count)} - self._over
+        for number in sorted(self._waiting, key=lambda number: number in self._served):
+            if number in self._served and not everybody <= self._served:
+                break
+            self._waiting.discard(number)
+            self._served.add(number)
+            child.send(number, "run", self._plan.give())
 
     def _after_crash(self, plan: Plan) -> tuple[int | None, str]:
         """Blame a test for the death of the process, if that is certain; return it and the story.
@@ -360,7 +370,7 @@ class Controller:
             case ("want",):
                 self._waiting.add(number)
                 if self._plan is not None:
-                    self._give(child, number)
+                    self._give(child)
             case ("warning", values, when, nodeid, location):
                 if when == "runtest" or self._children == 1:
                     self._player.warning(values, when, nodeid, location)
@@ -382,6 +392,8 @@ class Controller:
                 child.evidence.exits[number] = story
             case ("over", should_fail, should_stop):
                 self._over.add(number)
+                if self._plan is not None:
+                    self._give(child)
                 self._session.shouldfail = self._session.shouldfail or should_fail
                 self._session.shouldstop = self._session.shouldstop or should_stop
             case ("usage", texts):

@@ -54,13 +54,13 @@ class Evidence:
     def end(self) -> str:
         """Say how the process ended."""
         if self.code < 0:
-            return f"was ended by {name_of(-self.code)}"
-        return f"exited with code {self.code}"
+            return f"ended by {name_of(-self.code)}"
+        return f"ended with exit code {self.code}"
 
     def story(self, interpreter: int | None, what: str) -> str:
         """Tell what happened while `interpreter`, if it is known which one, did `what`."""
         stack = self.exits.get(interpreter, "") if interpreter is not None else ""
-        head = f"the process of the sub-interpreters {self.end()} {what}"
+        head = f"process {self.end()} {what}"
         return f"{head}\n\n{tidy(stack or self.dump)}".rstrip()
 
 

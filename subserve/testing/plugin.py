@@ -70,8 +70,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(args: list[str]) -> None:
     """Say `1` where no number is given, so that a path that follows keeps its place."""
     end = args.index("--") if "--" in args else len(args)
-    for place, (word, following) in enumerate(zip(args[:end], [*args[1:end], ""], strict=True)):
-        if word == FLAG and _count(following) is None:
+    for place in range(end):
+        following = args[place + 1] if place + 1 < end else ""
+        if args[place] == FLAG and _count(following) is None:
             args[place] = f"{FLAG}=1"
 
 

@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-_ENVIRONMENT_ARGUMENT = 5  # of _posixsubprocess.fork_exec (CPython 3.14 and 3.15)
+_OF_FORK_EXEC, _OF_POSIX_SPAWN = 5, 2
+"""The place of the environment among their arguments (CPython 3.14 and 3.15)."""
 
 
 def own_folder() -> bool:
@@ -39,17 +40,30 @@ def own_environment() -> None:
 
     for name in ("putenv", "unsetenv"):  # which `os.environ` calls
         setattr(os, name, only_here)
-    fork_exec = _posixsubprocess.fork_exec
+    # `subprocess` starts processes by the one or the other, `multiprocessing` by the first.
+    for module, name, place in (
+        (_posixsubprocess, "fork_exec", _OF_FORK_EXEC),
+        (subprocess, "_fork_exec", _OF_FORK_EXEC),
+        (os, "posix_spawn", _OF_POSIX_SPAWN),
+    ):
+        setattr(module, name, _with_environment(getattr(module, name), place))
 
-    def with_environment(*args: Any) -> Any:
-        if args[_ENVIRONMENT_ARGUMENT] is None:
-            pairs = [key + b"=" + value for key, value in os.environb.items()]
-            before, after = args[:_ENVIRONMENT_ARGUMENT], args[_ENVIRONMENT_ARGUMENT + 1 :]
-            args = (*before, pairs, *after)
-        return fork_exec(*args)
 
-    for module, name in ((_posixsubprocess, "fork_exec"), (subprocess, "_fork_exec")):
-        setattr(module, name, with_environment)
+def _with_environment(start: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """Return `start` with the interpreter's environment for None, which means the process's.
+
+    It is the argument at `place`: for ``fork_exec`` a list of ``KEY=value``, else a mapping.
+    """
+
+    def with_environment(*args: Any, **options: Any) -> Any:
+        if args[place] is None:
+            environment: Any = os.environ
+            if place == _OF_FORK_EXEC:
+                environment = [key + b"=" + value for key, value in os.environb.items()]
+            args = (*args[:place], environment, *args[place + 1 :])
+        return start(*args, **options)
+
+    return with_environment
 
 
 def announce_exit(announce: Callable[[str], object]) -> None:
