@@ -357,6 +357,8 @@ class Controller:
                 self._starts[number] = (nodeid, location)
                 if child.count == 1:
                     self._player.start(nodeid, location)
+                    if self._config.option.capture == "no":
+                        child.send(number, "go")
             case ("report", _, when, data):
                 self._held.setdefault(number, []).append((when, data))
             case ("finish", index, nodeid, location):

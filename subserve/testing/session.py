@@ -114,7 +114,7 @@ class Reporter:
         while True:
             while more and len(queue) < _AHEAD:
                 self._link.send("want")
-                given = self._answer(session)
+                (given,) = self._answer("run")
                 queue += given
                 more = bool(given)
             if not queue:
@@ -128,20 +128,23 @@ class Reporter:
             if session.shouldstop:
                 raise session.Interrupted(session.shouldstop)
             if self._link.is_waiting():  # unasked for
-                self._answer(session)
+                self._answer("stop")
 
-    def _answer(self, session: pytest.Session) -> list[int]:
-        match self._link.receive():
-            case ("run", indices):
-                return list(indices)
-            case ("stop",) | None:
-                raise session.Interrupted("the run was stopped")
-            case message:
-                raise ValueError(f"not a message for here: {message!r:.100}")
+    def _answer(self, kind: str) -> Message:
+        """Wait for a message of this kind and return its values, or come to an end."""
+        message = self._link.receive()
+        if message is None or message[0] == "stop":
+            raise pytest.Session.Interrupted("the run was stopped")
+        if message[0] != kind:
+            raise ValueError(f"not a message for here: {message!r:.100}")
+        return message[1:]
 
     def pytest_runtest_logstart(self, nodeid: str, location: Message) -> None:
         """Pass it on, at once: should the process die now, it was this test's doing."""
         self._link.send("start", self._index, nodeid, plain(location))
+        if self._task.count == 1 and self._config.option.capture == "no":
+            # What the test writes comes behind its name, which the other side has to write first.
+            self._answer("go")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Pass it on."""

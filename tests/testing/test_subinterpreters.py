@@ -295,7 +295,7 @@ def test_output_of_tests_and_of_c_code(pytester: pytest.Pytester) -> None:
         ]
     )
     shown = pytester.runpytest_subprocess("--subinterpreters", "-s")
-    shown.stdout.fnmatch_lines(["test_output*from Python"])
+    shown.stdout.fnmatch_lines(["test_output*py from Python"])
     shown.stderr.fnmatch_lines(["from C"])
 
 
