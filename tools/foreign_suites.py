@@ -10,11 +10,9 @@ import datetime
 import re
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -45,26 +43,18 @@ KNOWN = {
 SUITE_TIMEOUT = 600.0
 """Seconds for one suite, of which the longest takes 20 on an idle machine."""
 
+ORDER = ("passed", "failed", "error", "skipped")
+
 type Outcomes = Counter[tuple[str, str]]
+"""How often each test had which outcome."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """How often each test had which outcome, and how long it all took, in seconds."""
-
-    outcomes: Outcomes
-    seconds: float
-
-    def counts(self) -> str:
-        """Return the number of tests by outcome."""
-        found: Counter[str] = Counter()
-        for (_, outcome), number in self.outcomes.items():
-            found[outcome] += number
-        return ", ".join(f"{found[name]} {name}" for name in sorted(found, key=_rank))
-
-
-def _rank(outcome: str) -> int:
-    return ("passed", "failed", "error", "skipped").index(outcome)
+def counts(outcomes: Outcomes) -> str:
+    """Return the number of tests by outcome."""
+    found: Counter[str] = Counter()
+    for (_, outcome), number in outcomes.items():
+        found[outcome] += number
+    return ", ".join(f"{found[name]} {name}" for name in ORDER if name in found)
 
 
 def pins(packages: Iterable[str]) -> str:
@@ -94,12 +84,11 @@ def read(path: Path) -> Outcomes:
     return outcomes
 
 
-def run(folder: Path, suite: Path, tests: str, way: str) -> Run:
+def run(folder: Path, suite: Path, tests: str, way: str) -> Outcomes:
     """Run a suite in one way.  Raises `RuntimeError` where there is no result."""
     report = folder / "junit.xml"
     report.unlink(missing_ok=True)
     program = [folder / "venv" / "bin" / "pytest", tests, "-q", "-p", "no:cacheprovider"]
-    began = time.monotonic()
     process = subprocess.run(
         [*map(str, program), f"--junitxml={report}", *([way] if way else [])],
         cwd=suite,
@@ -111,7 +100,7 @@ def run(folder: Path, suite: Path, tests: str, way: str) -> Run:
     )
     if process.returncode not in {0, 1} or not report.exists():
         raise RuntimeError(f"{suite.name} {way}: {process.stdout}\n{process.stderr}")
-    return Run(read(report), time.monotonic() - began)
+    return read(report)
 
 
 def report(folder: Path) -> tuple[str, bool]:
@@ -120,8 +109,8 @@ def report(folder: Path) -> tuple[str, bool]:
     rows = [
         f"CPython {version}, {datetime.datetime.now(datetime.UTC).date()}:",
         "",
-        "| suite | pytest | `--subinterpreters` | `--subinterpreters=4` | seconds |",
-        "|---|---|---|---|---|",
+        "| suite | pytest | `--subinterpreters` | `--subinterpreters=4` |",
+        "|---|---|---|---|",
     ]
     remarks: list[str] = []
     good = True
@@ -129,16 +118,15 @@ def report(folder: Path) -> tuple[str, bool]:
         (suite,) = (folder / "src").glob(f"{name}-*")
         runs = [run(folder, suite, tests, way) for way in WAYS]
         plain = runs[0]
-        cells = [plain.counts()]
+        cells = [counts(plain)]
         for way, other in zip(WAYS[1:], runs[1:], strict=True):
-            differences = sorted((other.outcomes - plain.outcomes).keys())
-            cells.append("the same" if not differences else other.counts())
+            differences = sorted((other - plain).keys())
+            cells.append("the same" if not differences else counts(other))
             for test, outcome in differences:
                 reason = KNOWN.get(test, "")
                 good = good and bool(reason)
                 remarks.append(f"- `{test}` {outcome} with `{way}`: {reason or 'not explained'}.")
-        seconds = ", ".join(f"{one.seconds:.1f}" for one in runs)
-        rows.append(f"| {suite.name.replace('-', ' ')} | {' | '.join(cells)} | {seconds} |")
+        rows.append(f"| {suite.name.replace('-', ' ')} | {' | '.join(cells)} |")
         print(rows[-1], file=sys.stderr, flush=True)
     return "\n".join([*rows, "", *remarks]).rstrip(), good
 
