@@ -179,6 +179,8 @@ class Controller:
                 scratch="",
                 basetemp=str(base / f"process{self._children}-si{number}"),
                 crashed=self._crashed,
+                # All shuffle alike: what pytest-randomly gives to workers of pytest-xdist.
+                inputs={"randomly_seed": getattr(self._config.option, "randomly_seed", None)},
             )
             for number in range(count)
         ]

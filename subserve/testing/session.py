@@ -4,12 +4,14 @@ It is a pytest plugin there, and what pytest-xdist calls a worker: it has ``conf
 which plugins know that there are others, and that reports are written elsewhere.
 """
 
+import sys
 from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 from warnings import WarningMessage
 
 import pytest
+from _pytest.config import create_terminal_writer
 
 from subserve.testing.link import Link, Message, plain
 from subserve.testing.reports import warning_values
@@ -52,10 +54,13 @@ class Reporter:
             "workerid": self._task.name,
             "workercount": self._task.count,
             "testrunuid": str(self._task.basetemp),
-            "randomly_seed": getattr(config.option, "randomly_seed", None),
+            **self._task.inputs,
         }
         config.option.basetemp = self._task.basetemp
         config.option.cacheclear = False  # has been done
+        # There is no terminal reporter to have it; some plugins write with it all the same.
+        writer = create_terminal_writer(config, sys.__stderr__)
+        config.get_terminal_writer = lambda: writer  # type: ignore[method-assign]
         if config.pluginmanager.hasplugin("timeout"):
             config.option.timeout_method = "thread"  # the other one is a signal
         try:

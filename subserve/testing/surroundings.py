@@ -8,8 +8,10 @@ import _posixsubprocess
 import os
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 _OF_FORK_EXEC, _OF_POSIX_SPAWN = 5, 2
@@ -71,8 +73,17 @@ def announce_exit(announce: Callable[[str], object]) -> None:
     really = os._exit
 
     def _exit(status: int) -> NoReturn:
-        stack = "".join(traceback.format_stack(sys._getframe(1)))
-        announce(f"os._exit({status}) was called here:\n\n{stack}")
+        announce(f"os._exit({status}) was called here:\n\n{_stacks(sys._getframe(1))}")
         really(status)
 
     os._exit = _exit
+
+
+def _stacks(caller: FrameType) -> str:
+    """Return the stack of the caller, and those of other threads: a watchdog ends what they do."""
+    texts = ["".join(traceback.format_stack(caller))]
+    for ident, frame in sys._current_frames().items():
+        if ident != threading.get_ident():
+            stack = "".join(traceback.format_stack(frame))
+            texts.append(f"At that time, thread {ident:#x}:\n\n{stack}")
+    return "\n".join(texts)

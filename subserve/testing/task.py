@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,7 @@ class Task:
     `number` is its own, of `count` in the process.  `fd` is its end of the link.  `args` are those
     of pytest.  `scratch` is a folder for copies of extension modules, `basetemp` one for tests.
     `crashed` has collectors that ended a process before this one, and what was told of it.
+    `inputs` are more for ``config.workerinput``.
     """
 
     number: int
@@ -23,6 +24,7 @@ class Task:
     scratch: str
     basetemp: str
     crashed: dict[str, str]
+    inputs: dict[str, Any]
 
     @property
     def name(self) -> str:

@@ -270,6 +270,7 @@ THIRD_PARTY = {
     "wsproto": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "uvloop": {"subserve.worker.loops"},
     "watchfiles": {"subserve.supervisor.reload"},
+    "_pytest": {"subserve.testing.session"},
     "pytest": {
         "subserve.testing.controller",
         "subserve.testing.player",

@@ -122,7 +122,7 @@ def test_messages_cross_whole_however_they_are_cut() -> None:
 
 
 def test_a_task_crosses_as_text() -> None:
-    task = Task(2, 4, 7, ["-x"], ["pytest"], ["/p"], "/s", "/b", {"a": "b"})
+    task = Task(2, 4, 7, ["-x"], ["pytest"], ["/p"], "/s", "/b", {"a": "b"}, {"c": 1})
     assert Task.from_json(task.to_json()) == task
     assert task.name == "si2"
 
