@@ -88,7 +88,9 @@ def run(folder: Path, suite: Path, tests: str, way: str) -> Outcomes:
     """Run a suite in one way.  Raises `RuntimeError` where there is no result."""
     report = folder / "junit.xml"
     report.unlink(missing_ok=True)
-    program = [folder / "venv" / "bin" / "pytest", tests, "-q", "-p", "no:cacheprovider"]
+    # Its own configuration, also where that says nothing of pytest: ours is further up.
+    own = ["-c", "pyproject.toml", "--rootdir=."]
+    program = [folder / "venv" / "bin" / "pytest", tests, *own, "-q", "-p", "no:cacheprovider"]
     process = subprocess.run(
         [*map(str, program), f"--junitxml={report}", *([way] if way else [])],
         cwd=suite,
