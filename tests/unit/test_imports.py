@@ -190,6 +190,32 @@ def test_the_command_line_is_the_only_one_to_check_apps() -> None:
     assert not importers("subserve.coordinator") & under("subserve.check")
 
 
+def test_nothing_that_serves_imports_what_tests_do() -> None:
+    assert importers("subserve.testing") <= under("subserve.testing")
+
+
+def test_the_plugin_costs_next_to_nothing_until_it_is_used() -> None:
+    code = (
+        "import pytest, sys; before = {*sys.modules}; import subserve.testing.plugin; "
+        "print(*sorted({*sys.modules} - before))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert loaded.stdout.split() == [
+        "subserve",
+        "subserve.identity",
+        "subserve.testing",
+        "subserve.testing.plugin",
+    ]
+
+
+def test_what_hosts_test_interpreters_loads_none_of_the_tests_code() -> None:
+    for module in ("child", "hosting", "link", "process", "task"):
+        assert "pytest" not in imports(f"subserve.testing.{module}")
+    assert not ours("subserve.testing.hosting") & under("subserve.worker", "subserve.extensions")
+
+
 def test_the_package_itself_imports_nothing_but_the_identity() -> None:
     """An app imports `subserve` for `current_worker`: it gets no server with it."""
     assert ours("subserve") == {"subserve.identity", "subserve.api"}, "the latter when it is used"
@@ -236,11 +262,14 @@ def test_nothing_imports_in_a_ring() -> None:
             {"subserve.app", "subserve.check.distributions"} | under("subserve.extensions"),
         ),
         ("resource", {"subserve.descriptors"}),
-        ("argparse", {"subserve.cli"}),
+        ("argparse", {"subserve.cli", "subserve.testing.plugin"}),
         ("tomllib", {"subserve.config"}),
         (
             "faulthandler",
-            {"subserve.signals", "subserve.coordinator.server", "subserve.check.child"}
+            {
+                *("subserve.signals", "subserve.coordinator.server", "subserve.check.child"),
+                "subserve.testing.hosting",
+            }
             | under("subserve.extensions"),
         ),
         (
@@ -275,6 +304,16 @@ THIRD_PARTY = {
     "wsproto": {"subserve.http.hypercorn_lane", "subserve.http.hypercorn_mended"},
     "uvloop": {"subserve.worker.loops"},
     "watchfiles": {"subserve.supervisor.reload"},
+    "_pytest": {"subserve.testing.session"},
+    "pytest": {
+        "subserve.testing.controller",
+        "subserve.testing.player",
+        "subserve.testing.plugin",
+        "subserve.testing.reports",
+        "subserve.testing.served",
+        "subserve.testing.session",
+        "subserve.testing.worker",
+    },
 }
 
 
@@ -302,10 +341,16 @@ def calls(tree: ast.AST, names: Iterable[str]) -> Iterator[str]:
         ({"new_config", "create", "destroy"}, {"subserve.interpreter"}),
         ({"memfd_create"}, {"subserve.scoreboard", "subserve.supervisor.process"}),
         ({"ftruncate"}, {"subserve.scoreboard", "subserve.pidfile"}),
-        ({"_exit"}, {"subserve.coordinator.server", "subserve.check.child"}),
+        (
+            {"_exit"},
+            {"subserve.coordinator.server", "subserve.check.child", "subserve.testing.hosting"},
+        ),
         (
             {"fork", "forkpty", "posix_spawn", "Popen"},
-            {"subserve.worker.loops", "subserve.supervisor.process", "subserve.check.process"},
+            {
+                *("subserve.worker.loops", "subserve.supervisor.process"),
+                *("subserve.check.process", "subserve.testing.process", "subserve.testing.served"),
+            },
         ),
         ({"chdir"}, set()),
         ({"umask"}, {"subserve.listener", "subserve.privileges"}),
