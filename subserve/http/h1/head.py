@@ -9,6 +9,7 @@ of us: see `docs/http1.md` for the list, and where it is stricter than h11.
 """
 
 import re
+from copy import copy
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 from urllib.parse import unquote
@@ -98,10 +99,9 @@ class Fields:
     def with_host(self, authority: bytes) -> Fields:
         """Return fields with the host that the target names (RFC 9112, section 3.2.2)."""
         others = tuple(pair for pair in self.headers if pair[0] != b"host")
-        made = Fields(((b"host", authority), *others))
+        made = copy(self)
+        made.headers = ((b"host", authority), *others)
         made.host = authority
-        made.length, made.chunked = self.length, self.chunked
-        made.expect_continue, made.trailers_accepted = self.expect_continue, self.trailers_accepted
         return made
 
 
