@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from subserve.http.h1.connection import MAX_DISCARDED_BYTES, MAX_UNREAD_BYTES, State
+from subserve.http.h1.connection import MAX_UNREAD_BYTES
+from subserve.http.h1.discarding import MAX_DISCARDED_BYTES
+from subserve.http.h1.states import State
 from tests.unit.h1_harness import Bench, Client, Outcome, Transport, echo
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

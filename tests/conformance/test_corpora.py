@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from subserve.http.h1.connection import State
+from subserve.http.h1.states import State
 from tests.conformance.corpora import read_gunicorn, read_shared, with_hosts
 from tests.unit.h1_harness import Bench, Outcome
 

@@ -5,7 +5,7 @@
 
 from hypothesis import event, given, settings
 
-from subserve.http.h1.connection import State
+from subserve.http.h1.states import State
 from tests.conformance.grammar import CUTS, cut, streams
 from tests.conformance.invariants import check_one_response_each
 from tests.conformance.peers import Parsed, read_with_h11, read_with_httptools

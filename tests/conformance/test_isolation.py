@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from subserve.http.access import AccessLog
-from subserve.http.h1.connection import State
+from subserve.http.h1.states import State
 from tests.unit.h1_harness import Bench, Client, Outcome, echo
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n"

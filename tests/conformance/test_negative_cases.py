@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from subserve.http.h1.connection import State
+from subserve.http.h1.states import State
 from subserve.http.wsgi.environ import fill
 from subserve.http.wsgi.errors import WsgiViolation
 from subserve.http.wsgi.head import parse_head

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from subserve.http.h1.connection import Connection, State
+from subserve.http.h1.connection import Connection
+from subserve.http.h1.overdue import check_time
+from subserve.http.h1.states import State
 from tests.unit.h1_harness import Bench, Client, Outcome
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "http1.md"
@@ -86,18 +88,18 @@ def live_through_it(bench: Bench) -> None:
     async def overdue(client: Client, pieces: list[bytes], then: float = 100.0) -> Outcome:
         await client.send(*pieces)
         now = client.lane.now + then
-        client.connection.check_time(now)  # begins to linger, or aborts
+        check_time(client.connection, now)  # begins to linger, or aborts
         await client.settle()
-        client.connection.check_time(now + 1)
-        client.connection.check_time(now + 100)
+        check_time(client.connection, now + 1)
+        check_time(client.connection, now + 100)
         await client.settle()
         return await client.end()
 
     async def stalled(client: Client, pieces: list[bytes]) -> Outcome:
         client.transport.stalled = True
         await client.send(*pieces)
-        client.connection.check_time(client.lane.now + 1)
-        client.connection.check_time(client.lane.now + 100)
+        check_time(client.connection, client.lane.now + 1)
+        check_time(client.connection, client.lane.now + 100)
         await client.settle()
         return await client.end()
 

@@ -12,8 +12,9 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast, override
 
 from subserve.http.h1.asgi import AsgiRequest
-from subserve.http.h1.connection import Connection, State
+from subserve.http.h1.connection import Connection
 from subserve.http.h1.lane import Lane
+from subserve.http.h1.states import State
 from subserve.options import Config
 from subserve.scoreboard import ROW_BYTES, Counter, Row
 

@@ -14,7 +14,8 @@ from subserve.http.h1.response import CONTINUE, ResponseHead, error_response
 from subserve.scoreboard import Counter
 
 if TYPE_CHECKING:
-    from subserve.http.h1.connection import Connection, Wishes
+    from subserve.http.h1.connection import Connection
+    from subserve.http.h1.states import Wishes
 
 log = logging.getLogger("subserve.app")
 

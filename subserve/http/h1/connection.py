@@ -17,13 +17,12 @@ import os
 import socket
 import struct
 import threading
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, override
+from typing import TYPE_CHECKING, Any, Final, cast, override
 
 from subserve import tls
 from subserve.http.forwarded import Addresses, Client, Headers, Server, is_about_forwarding
 from subserve.http.h1.chunked import ChunkedDecoder
+from subserve.http.h1.discarding import MAX_DISCARDED_BYTES, Discarding
 from subserve.http.h1.head import (
     HTTP2_PREFACE,
     VERSION_NOT_SUPPORTED,
@@ -36,7 +35,7 @@ from subserve.http.h1.head import (
     parse_target,
 )
 from subserve.http.h1.response import error_response
-from subserve.http.sockets import unsent_bytes
+from subserve.http.h1.states import NO_WISHES, Outcome, Request, State, Wishes
 
 if TYPE_CHECKING:
     from subserve.http.h1.lane import Lane
@@ -46,80 +45,8 @@ log = logging.getLogger("subserve.http")
 MAX_UNREAD_BYTES: Final = 64 * 1024
 """How much of a body, or of requests to come, waits in memory before reading pauses."""
 
-MAX_DISCARDED_BYTES: Final = 64 * 1024
-"""How much of a body that nobody wants is read to keep the connection.  Not measured."""
-
 REQUESTS_PER_TURN: Final = 16
 """How many pipelined requests are begun before other connections have their turn."""
-
-
-class State(Enum):
-    """Where a connection is in its life."""
-
-    IDLE = auto()
-    """Between requests; nothing of the next has come."""
-    HEAD = auto()
-    """A part of a head has come."""
-    ACTIVE = auto()
-    """A request is being served."""
-    LINGERING = auto()
-    """Our last words are out; what the client still sends is dropped (RFC 9112, section 9.6)."""
-    CLOSING = auto()
-    """Closed, but for what the client has not taken yet."""
-    HANDED_OVER = auto()
-    """Another lane serves it."""
-
-
-class Outcome(Enum):
-    """How a response ended that another thread has written."""
-
-    KEEP_ALIVE = auto()
-    CLOSE = auto()
-    BROKEN_OFF = auto()
-    """It is not complete."""
-    RESET = auto()
-    """It is not complete, and nothing but the connection's end marks its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a request asks for that few do.
-
-    `expect_continue`: to be told before it sends its body (RFC 9110, section 10.1.1); `trailers`:
-    trailers behind the response, which it can read (section 6.5.1).
-    """
-
-    expect_continue: bool = False
-    trailers: bool = False
-
-
-_NO_WISHES: Final = Wishes()
-
-
-class Request(Protocol):
-    """One request while it is served, whatever the app speaks."""
-
-    def feed(self, piece: bytes) -> None:
-        """Take a part of the body in."""
-
-    def body_ended(self) -> None:
-        """Take note that the body is complete."""
-
-    @property
-    def unread_bytes(self) -> int:
-        """How much of the body waits for the app."""
-
-    def start(self) -> None:
-        """Begin to run the app."""
-
-    def client_left(self) -> None:
-        """Take note that no more will come from the client, or that it has gone."""
-
-    def drain(self) -> None:
-        """Take note that the worker drains."""
-
-    def refuse(self, status: int) -> bool:
-        """Answer `status` in the app's place; False where its response has begun."""
 
 
 class Connection(asyncio.Protocol):
@@ -137,7 +64,6 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_decoder",
         "_eof",
-        "_flushed",
         "_in_turn",
         "_own",
         "_reading_paused",
@@ -159,6 +85,7 @@ class Connection(asyncio.Protocol):
         "server",
         "since",
         "state",
+        "taken",
         "tls",
         "transport",
         "write_lock",
@@ -189,7 +116,7 @@ class Connection(asyncio.Protocol):
         self.served = 0
         self.since = self.write_since = lane.now
         self.written = 0  # bytes
-        self._flushed = 0  # of those
+        self.taken = 0  # of those, by the client, as far as was looked
         self._buffer = b""
         self._searched = 0
         self._blank_line = False
@@ -328,7 +255,7 @@ class Connection(asyncio.Protocol):
             headers = self._hear_proxies(headers)
         self._searched = 0
         self.request = lane.request(
-            self, method, path, raw_path, query, "1.1", headers, length, _NO_WISHES
+            self, method, path, raw_path, query, "1.1", headers, length, NO_WISHES
         )
         return self._begin(data[end:], length, chunked=False)
 
@@ -610,7 +537,7 @@ class Connection(asyncio.Protocol):
             if not self.lost:
                 self._close_after_response()
         elif self.body_pending:
-            self.request = _Discarding(self)
+            self.request = Discarding(self)
             self.read_on()
         else:
             self.await_request()
@@ -703,89 +630,3 @@ class Connection(asyncio.Protocol):
         self.linger(unread=True)
         if request is not None:
             request.client_left()
-
-    # ---- time
-
-    def check_time(self, now: float) -> None:
-        """Act on what is overdue at `now`; called by the sweep."""
-        lane = self.lane
-        state = self.state
-        elapsed = now - self.since
-        if state is State.IDLE:
-            timeout = lane.keep_alive_timeout if self.served else lane.header_timeout
-            if elapsed > timeout and not self._writing_stalled(now):
-                self.linger(unread=False)
-        elif state is State.HEAD:
-            if elapsed > lane.header_timeout:
-                self.refuse(408)
-        elif state is State.ACTIVE:
-            self.settle()
-            if self.state is not State.ACTIVE or self._writing_stalled(now):
-                return
-            if self.waits_for_body and elapsed > lane.body_timeout:
-                log.debug("a body stood still")
-                self.refuse(408)
-        elif self._writing_stalled(now):
-            return
-        elif state is State.LINGERING:
-            if self.transport.get_write_buffer_size():
-                self.since = now  # it lingers once all is out
-            elif elapsed > lane.linger_timeout:
-                begun = self.since
-                self.close()
-                self.since = begun  # TLS need not wait once more, for the other side's close_notify
-        elif (
-            self.tls is not None
-            and elapsed > lane.linger_timeout
-            and not unsent_bytes(self.transport)
-        ):
-            self.transport.abort()  # asyncio would wait 30 s for the other side's close_notify
-
-    def _writing_stalled(self, now: float) -> bool:
-        """Cut off a client that takes next to nothing of what waits for it; tell whether it was."""
-        if self.transport.get_write_buffer_size() == 0:
-            self.write_since = now
-            return False
-        # What its kernel has acknowledged: ours takes megabytes at a time.
-        flushed = self.written - unsent_bytes(self.transport)
-        if flushed > self._flushed:
-            credit = (flushed - self._flushed) * self.lane.seconds_per_byte
-            self._flushed = flushed
-            self.write_since = min(now, self.write_since + credit)
-        if now - self.write_since <= self.lane.write_timeout:
-            return False
-        log.debug("a client has stopped reading")
-        self.state = State.CLOSING
-        self.transport.abort()
-        return True
-
-
-class _Discarding:
-    """Takes the place of a request that is answered, until the rest of its body has come."""
-
-    unread_bytes = 0
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._room = MAX_DISCARDED_BYTES
-
-    def feed(self, piece: bytes) -> None:
-        """Drop it, and the connection where it goes on for too long."""
-        self._room -= len(piece)
-        if self._room < 0:
-            self._connection.linger(unread=True)
-
-    def body_ended(self) -> None:
-        self._connection.await_request()
-
-    def start(self) -> None:
-        raise AssertionError("it is never begun")
-
-    def client_left(self) -> None:
-        self._connection.keep_alive = False
-
-    def drain(self) -> None:
-        """Nothing to do: `body_ended` looks."""
-
-    def refuse(self, status: int) -> bool:
-        return False

@@ -11,8 +11,10 @@ from subserve.http.access import AccessLog
 from subserve.http.exchange import PROXIED
 from subserve.http.forwarded import Addresses, Forwarding
 from subserve.http.h1 import speed
-from subserve.http.h1.connection import Connection, Request, State, Wishes
+from subserve.http.h1.connection import Connection
+from subserve.http.h1.overdue import check_time
 from subserve.http.h1.response import date_line
+from subserve.http.h1.states import Request, State, Wishes
 from subserve.options import Config
 from subserve.scoreboard import Counter, Row
 
@@ -233,7 +235,7 @@ class Lane:
                 connection.since += late
                 connection.write_since += late
         for connection in list(self._connections):
-            connection.check_time(now)
+            check_time(connection, now)
 
     # ---- the end
 

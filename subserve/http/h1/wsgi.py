@@ -23,9 +23,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from urllib.parse import unquote_to_bytes
 
-from subserve.http.h1.connection import Outcome
 from subserve.http.h1.framing import BODILESS, CLOSING, LARGE_BYTES, Framing
 from subserve.http.h1.response import CONTINUE, error_response, status_line
+from subserve.http.h1.states import Outcome
 from subserve.http.wsgi.environ import connection_environ, fill, server_of
 from subserve.http.wsgi.errors import ClientDisconnected, is_disconnect
 from subserve.http.wsgi.files import FileWrapper
@@ -41,7 +41,8 @@ from subserve.tls import wsgi_variables
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-    from subserve.http.h1.connection import Connection, Wishes
+    from subserve.http.h1.connection import Connection
+    from subserve.http.h1.states import Wishes
     from subserve.http.wsgi.response import ExcInfo
 
 log = logging.getLogger("subserve.app")
