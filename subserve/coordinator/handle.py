@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from subserve.assignment import HANDED, Assignment
@@ -180,18 +179,20 @@ class WorkerHandle:
         self, listeners: Iterable[socket.socket], max_connections: float, max_descriptor: float
     ) -> bool:
         """Have it accept by itself, from duplicates of `listeners`; False where that cannot be."""
-        with ExitStack() as stack:
-            try:
-                doors = [stack.enter_context(listener.dup()) for listener in listeners]
-            except OSError as error:  # there are no more descriptors
-                log.debug("worker %s cannot accept: %s", self.info, error)
-                return False
+        doors: list[int] = []
+        try:
+            # Not by `socket.dup`: it makes the original block, too, if that was inherited.
+            for listener in listeners:
+                doors.append(os.dup(listener.fileno()))  # noqa: PERF401  kept if one fails
+        except OSError as error:  # there are no more descriptors
+            log.debug("worker %s cannot accept: %s", self.info, error)
+        else:
             most, highest = (int(min(m, sys.maxsize)) for m in (max_connections, max_descriptor))
-            if not self.control.send(Accept([door.fileno() for door in doors], most, highest)):
-                return False
-            for door in doors:
-                door.detach()  # they are the worker's now
-        return True
+            if self.control.send(Accept(doors, most, highest)):
+                return True  # they are the worker's now
+        for door in doors:
+            os.close(door)
+        return False
 
     def stop_accepting(self) -> None:
         """Have it leave that to the coordinator again."""

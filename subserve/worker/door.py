@@ -56,8 +56,6 @@ class Door:
         self._max_descriptor = command.max_descriptor
         self._listeners = {listener: _address(listener) for listener in listeners}
         for listener in listeners:
-            # `socket.dup` of one whose timeout Python does not know has made it blocking.
-            listener.setblocking(False)
             self._loop.add_reader(listener, self._accept, listener)
 
     def close(self) -> None:

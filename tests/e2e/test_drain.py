@@ -143,9 +143,8 @@ def http2_in_flight(rig: Rig) -> Iterator[None]:
     rig.gate.open()
     stream = client.finish(slow)
     assert (stream.status, bytes(stream.body), stream.ended) == (200, b"through", True)
-    # Which code it has is checked where nothing crosses it: a client that reads late has been told
-    # PROTOCOL_ERROR now and then, on a busy machine.  Not understood yet.
     client.until(lambda: client.goaway is not None)
+    assert client.goaway == 0
 
 
 # ---- clients that do not: they are cut off

@@ -447,8 +447,13 @@ def test_an_interrupt_ends_fixtures_and_all_processes(pytester: pytest.Pytester)
             time.sleep(1.5)
         def test_b(): pathlib.Path("ran").touch()
     """)
+    # Shells have their background jobs ignore it.
+    code = (
+        "import signal, sys, pytest; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "sys.exit(pytest.main())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--subinterpreters", "-p", "no:cacheprovider"],
+        [sys.executable, "-c", code, "--subinterpreters", "-p", "no:cacheprovider"],
         cwd=pytester.path,
         stdout=subprocess.PIPE,
         text=True,

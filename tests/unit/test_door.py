@@ -189,19 +189,6 @@ def test_one_that_is_replaced_leaves_what_is_queued() -> None:
     play(test)
 
 
-def test_listeners_that_were_inherited_do_not_block() -> None:
-    """`socket.dup` makes a socket block that has no time-out in Python's books."""
-
-    async def test(scene: Scene) -> None:
-        scene.listener.setblocking(True)
-        scene.open()
-        scene.connect()
-        await scene.until(1)
-        assert await asyncio.wait_for(asyncio.sleep(0, "the loop runs"), DEADLINE)
-
-    play(test)
-
-
 def test_it_can_be_closed_and_opened() -> None:
     async def test(scene: Scene) -> None:
         scene.open()
