@@ -134,7 +134,7 @@ class Runner:
         inline = None
         # With one thread it is always the same one: an app may count on that.
         if isinstance(loop, AsyncioLoop) and self._config.threads > 1:
-            self._standin = StandIn(loop, self._pool)
+            self._standin = StandIn(loop)
             inline = Inline(self._pool, self._standin)
         self._wsgi = WsgiService(
             self._app,

@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from subserve.http.wsgi.pool import Pool
 from subserve.worker.loops import AsyncioLoop
 
 log = logging.getLogger("subserve.worker")
@@ -32,15 +31,10 @@ _set_running_loop = asyncio._set_running_loop
 
 
 class StandIn:
-    """Watches over the calls of a loop's thread.
+    """Watches over the calls of a loop's thread."""
 
-    While one of them lasts, the loop has a thread less of `pool`: the app is in no more threads at
-    once than it was meant to be.
-    """
-
-    def __init__(self, loop: AsyncioLoop, pool: Pool) -> None:
+    def __init__(self, loop: AsyncioLoop) -> None:
         self._loop: Any = loop
-        self._pool = pool
         self._poller = loop.poller
         self._calls = 0
         self._asleep = False
@@ -119,7 +113,6 @@ class StandIn:
         """Run the loop until its own thread wants it back."""
         loop = self._loop
         self._leads = True
-        self._pool.hold_back()
         owner, loop._thread_id = loop._thread_id, threading.get_ident()
         _set_running_loop(loop)
         while not self._wanted.is_set():
@@ -133,7 +126,6 @@ class StandIn:
         _set_running_loop(None)
         loop._thread_id = owner
         self._wanted.clear()
-        self._pool.let_go()
         self._leads = False
         self._returned.release()
 

@@ -44,7 +44,7 @@ def run_app(
         loop = asyncio.get_running_loop()
         assert isinstance(loop, AsyncioLoop)
         pool = Pool(2, loop)
-        standin = StandIn(loop, pool)
+        standin = StandIn(loop)
         here = Inline(pool, standin)
         here._warming = 0
         service = WsgiService(app, pool, here if inline else None, multiprocess=False, max_queue=9)
@@ -61,7 +61,7 @@ def run_app(
         )
         try:
             async with asyncio.timeout(DEADLINE):
-                while not pool.at_rest:
+                while len(pool._idle) < 2:
                     await asyncio.sleep(0.001)
                 await loop.sock_sendall(theirs, data)
                 answer = b""

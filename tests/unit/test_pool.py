@@ -102,6 +102,47 @@ def test_calls_known_to_be_long_are_not_kept_waiting() -> None:
     run(test, threads=3)
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_thread_that_is_held_back(busy: bool) -> None:
+    """One that rests, or the next one that would."""
+
+    async def test(pool: Pool) -> None:
+        release, began = threading.Event(), threading.Semaphore(0)
+
+        def block() -> None:
+            began.release()
+            release.wait(DEADLINE)
+
+        if busy:
+            for _ in range(3):
+                pool.put(block)
+            for _ in range(3):
+                await asyncio.to_thread(began.acquire, timeout=DEADLINE)
+        else:
+            await until(lambda: len(pool._idle) == 3)
+        pool.hold_back()
+        pool.hold_back()
+        assert pool.holds_back != busy
+        release.set()
+        await until(lambda: pool.holds_back)
+        release.clear()
+        for _ in range(3):
+            pool.put(block)
+        for _ in range(2):
+            await asyncio.to_thread(began.acquire, timeout=DEADLINE)
+        await asyncio.sleep(0.02)
+        assert pool.depth == 1
+        pool.let_go()
+        assert not pool.holds_back
+        await asyncio.to_thread(began.acquire, timeout=DEADLINE)
+        pool.hold_back()
+        pool.let_go()  # before one was free
+        release.set()
+        await until(lambda: len(pool._idle) == 3)
+
+    run(test, threads=3)
+
+
 def test_futures() -> None:
     async def test(pool: Pool) -> None:
         assert await asyncio.wrap_future(pool.submit(divmod, 7, 2)) == (3, 1)

@@ -13,7 +13,7 @@ import pytest
 
 from subserve.http.wsgi import inline
 from subserve.http.wsgi.inline import Inline
-from subserve.http.wsgi.pool import LONG_CALL, Pool
+from subserve.http.wsgi.pool import Pool
 from subserve.worker.loops import AsyncioLoop
 from subserve.worker.standin import StandIn
 from subserve.worker.transport import SocketTransport
@@ -29,7 +29,7 @@ class Scene:
         self.loop = loop
         self.owner = threading.get_ident()
         self.pool = Pool(THREADS, loop)
-        self.standin = StandIn(loop, self.pool)
+        self.standin = StandIn(loop)
         self.calls: list[Callable[[], object]] = []
         self.quick: list[bool] = []
         ours, self.client = socket.socketpair()
@@ -140,32 +140,6 @@ def test_it_can_be_done_over_and_over() -> None:
     play(test)
 
 
-def test_the_pool_has_a_thread_less_meanwhile() -> None:
-    """The app is in no more threads at once than it was meant to be."""
-
-    async def test(scene: Scene) -> None:
-        await until(lambda: scene.pool.at_rest)
-        release, began = threading.Event(), threading.Semaphore(0)
-
-        def block() -> None:
-            began.release()
-            release.wait(DEADLINE)
-
-        scene.order(block)
-        await until(lambda: not scene.calls)
-        scene.pool.put(block)
-        scene.pool.put(block)
-        for _ in range(THREADS):
-            await asyncio.to_thread(began.acquire, timeout=DEADLINE)
-        await asyncio.sleep(0.02)
-        assert scene.pool.depth == 1, "two in the app, of two threads"
-        release.set()
-        await until(lambda: scene.pool.at_rest)
-        assert began.acquire(timeout=DEADLINE)
-
-    play(test)
-
-
 def test_a_task_that_wants_to_exit_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
     async def test(scene: Scene) -> None:
         async def leave() -> None:
@@ -216,8 +190,14 @@ def test_a_loop_that_was_stopped_meanwhile_ends_when_its_thread_is_back() -> Non
 
 
 class FakePool:
-    average = 0.0
-    at_rest = True
+    holds_back = False
+    free = True
+
+    def hold_back(self) -> None:
+        self.holds_back = self.free
+
+    def let_go(self) -> None:
+        self.holds_back = False
 
 
 class FakeCaller:
@@ -271,21 +251,14 @@ def test_the_first_calls_are_the_pools(desk: Desk) -> None:
     ]
 
 
-def test_it_needs_a_pool_at_rest_and_somebody_who_watches(desk: Desk) -> None:
-    desk.warm_up()
-    desk.pool.at_rest = False
-    assert not desk.work()
-    desk.pool.at_rest = True
+def test_it_needs_a_place_in_the_app_and_somebody_who_watches(desk: Desk) -> None:
+    desk.pool.free = False
+    assert not any(desk.work() for _ in range(2 * inline.WARM_UP))
+    desk.pool.holds_back = True  # a thread has become free
+    assert desk.work()
     desk.caller.ready = False
     assert not desk.work()
     desk.caller.ready = True
-    assert desk.work()
-
-
-def test_an_app_whose_calls_are_long_is_left_to_the_pool(desk: Desk) -> None:
-    desk.pool.average = 2 * LONG_CALL
-    assert not any(desk.work() for _ in range(2 * inline.WARM_UP))
-    desk.pool.average = LONG_CALL / 2
     assert desk.work()
 
 
@@ -319,6 +292,7 @@ def test_an_app_that_waits_is_found_out(desk: Desk) -> None:
         made += 1
         assert made < 10 * inline.SAMPLE
     assert not desk.work()
+    assert not desk.pool.holds_back
 
 
 def test_one_that_computes_as_long_is_not(desk: Desk) -> None:

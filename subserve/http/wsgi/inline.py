@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from subserve.http.wsgi.pool import LONG_CALL, Pool
+from subserve.http.wsgi.pool import Pool
 
 LONG_WAIT: Final = 100e-6
 """Seconds that a call waits for something else than the CPU from where on it had better do that in
@@ -59,10 +59,10 @@ class Inline:
 
     def take(self, call: Callable[[], object]) -> bool:
         """Make `call`, which raises nothing; or leave it to the pool and return False."""
-        pool = self._pool
-        if not pool.at_rest or not self._caller.ready:
-            return False
         if self._paused and not self._resume():
+            return False
+        # It is one of the app's threads, of which there are no more at once than was asked for.
+        if not self._pool.holds_back or not self._caller.ready:
             return False
         self._calls += 1
         if self._calls % SAMPLE:
@@ -84,14 +84,16 @@ class Inline:
             self._warming -= 1
             return False
         now = time.monotonic()
-        if now < self._resume_at or self._pool.average > LONG_CALL:
+        if now < self._resume_at:
             return False
+        self._pool.hold_back()
         self._paused = False
         self._resumed_at = now
         return True
 
     def _stop(self) -> None:
         """Leave it to the pool for a while: for longer each time it was soon found wrong again."""
+        self._pool.let_go()
         now = time.monotonic()
         soon = now - self._resumed_at < 2 * self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if soon else FIRST_PAUSE

@@ -38,7 +38,9 @@ class Pool(Executor):
         self._loop = loop
         self._calls: deque[Callable[[], object]] = deque()
         self._idle: list[threading.Lock] = []
+        self._holding = threading.Lock()
         self._held: threading.Lock | None = None
+        self._one_too_many = False
         self._flushing = False
         self._look: TimerHandle | None = None
         self._closed = False
@@ -58,27 +60,28 @@ class Pool(Executor):
         """How many calls wait for a thread."""
         return len(self._calls)
 
-    @property
-    def average(self) -> float:
-        """How long calls take, in seconds; the last ones count most."""
-        return self._average
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether no thread is in a call, and no call waits for one."""
-        return len(self._idle) == len(self._threads) and not self._calls
-
     # ---- the loop's thread
 
     def hold_back(self) -> None:
-        """Have one thread less, if one rests, until `let_go`."""
-        self._held = self._idle.pop() if self._idle else None
+        """Have one thread less until `let_go`: the next one that is free."""
+        with self._holding:
+            if self._held is None:
+                self._one_too_many = not self._idle
+                if self._idle:
+                    self._held = self._idle.pop()
 
     def let_go(self) -> None:
         """Have all threads again."""
-        if self._held is not None:
-            self._held.release()  # it looks whether there is something to do
-            self._held = None
+        with self._holding:
+            self._one_too_many = False
+            if self._held is not None:
+                self._held.release()  # it looks whether there is something to do
+                self._held = None
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether there is one thread less."""
+        return self._held is not None
 
     def put(self, call: Callable[[], object]) -> None:
         """Have a thread call `call`, which raises nothing."""
@@ -116,6 +119,7 @@ class Pool(Executor):
         if self._look is not None:
             self._look.cancel()
         self._wake(len(self._threads))
+        self.let_go()
         if wait:
             for thread in self._threads:
                 thread.join()
@@ -150,6 +154,8 @@ class Pool(Executor):
         asleep = threading.Lock()
         asleep.acquire()
         while True:
+            if self._one_too_many and self._stays_back(asleep):
+                asleep.acquire()
             try:
                 call = calls.popleft()
             except IndexError:
@@ -164,6 +170,14 @@ class Pool(Executor):
             call()
             del call  # what it holds must not live until the next one comes
             self._average += (time.perf_counter() - begun - self._average) * _WEIGHT
+
+    def _stays_back(self, asleep: threading.Lock) -> bool:
+        with self._holding:
+            if not self._one_too_many or self._closed:
+                return False
+            self._one_too_many = False
+            self._held = asleep
+            return True
 
     def _rest(self, asleep: threading.Lock) -> None:
         """Wait to be woken, unless a call came in after the last look."""
