@@ -121,8 +121,10 @@ class Acceptor:
 
     def review(self) -> None:
         """Leave it to a worker that is the only one, or take it back; call it after a change."""
-        ready = [worker for worker in self._workers if worker.load is not None]
-        only = ready[0] if len(ready) == 1 else None
+        # With another one that starts, or ends, it will soon not be, or was not until now.
+        only = self._workers[0] if len(self._workers) == 1 else None
+        if only is not None and only.load is None:
+            only = None
         if self._selector is None or (self._deputy is not None and self._deputy is only):
             return
         if self._deputy is not None:

@@ -389,27 +389,41 @@ def test_two_workers_do_not(rig: Rig) -> None:
         rig.stack.callback(lambda w=worker: [sock.close() for sock in w.given])
 
 
-@pytest.mark.parametrize("old_goes_on", [True, False])
-def test_it_is_taken_back_when_another_one_comes(rig: Rig, old_goes_on: bool) -> None:
-    """By the command, or by the drain that it is told to begin."""
-    old, new = Worker(), Worker()
+def test_it_is_taken_back_when_another_one_comes(rig: Rig) -> None:
+    """While that one only starts; and it is nobody's until the old one has gone."""
+    old, new = Worker(), Worker(load=None)
     acceptor, present = accepting(rig, old)
     new.may_accept = True
     acceptor.review()
+    assert old.limits is not None
     present.append(new)
-    if not old_goes_on:
-        old.load = None
     acceptor.review()
-    if old_goes_on:
-        assert old.limits is new.limits is None
-        rig.connect()
-        rig.turn()
-        for worker in (old, new):
-            rig.stack.callback(lambda w=worker: [sock.close() for sock in w.given])
-        assert len(old.given) + len(new.given) == 1
-    else:
-        assert old.limits is not None
-        assert new.limits is not None
+    assert old.limits is new.limits is None
+    rig.connect()
+    rig.turn()
+    rig.stack.callback(lambda: [sock.close() for sock in (*old.given, *new.given)])
+    assert len(old.given) == 1
+    new.load, old.load = (0, 0), None
+    acceptor.review()
+    rig.connect()
+    rig.turn()
+    assert len(new.given) == 1
+    present.remove(old)
+    acceptor.review()
+    assert new.limits is not None
+
+
+def test_one_that_drains_is_not_told(rig: Rig) -> None:
+    """The drain ends it as well, and the command would come too late."""
+    old = Worker()
+    acceptor, _ = accepting(rig, old)
+    acceptor.review()
+    old.load = None
+    acceptor.review()
+    assert old.limits is not None
+    rig.connect()
+    assert rig.turn() == 1, "the coordinator accepts again"
+    assert acceptor.resume_at is not None
 
 
 def test_one_that_meets_an_obstacle_leaves_it_for_a_while(rig: Rig) -> None:
