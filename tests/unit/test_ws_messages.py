@@ -301,6 +301,14 @@ def test_what_is_valid_is_the_same_to_wsproto(
 
 
 @pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("length", [b"\x7e\0\x7d", b"\x7f\x80" + bytes(7), b"\x7f" + bytes(8)])
+def test_a_length_is_checked_before_the_mask_has_come(parser: str, length: bytes) -> None:
+    head = bytes((0x81, length[0] | 0x80)) + length[1:]
+    assert our_events(parser, [head], compressed=False)[1]
+    assert not our_events(parser, [head[:-1]], compressed=False)[1]
+
+
+@pytest.mark.parametrize("parser", PARSERS)
 @given(st.data(), PLACES, st.integers(0, 1 << 16), st.integers(1, 255))
 def test_what_is_damaged_we_refuse_where_wsproto_does(
     parser: str, draw: st.DataObject, places: list[int], at: int, change: int

@@ -142,12 +142,12 @@ class Reader:
         if size > 125:
             bytes_of_it = 2 if size == 126 else 8
             begin += bytes_of_it
-            if len(data) < begin:
+            if len(data) < begin - 4:
                 return None
             size = int.from_bytes(data[at + 2 : begin - 4])
             if size < 126 or (bytes_of_it == 8 and not 65536 <= size < 1 << 63):
                 raise Violation(Code.PROTOCOL_ERROR, "a frame length that is not in shortest form")
-        elif len(data) < begin:
+        if len(data) < begin:
             return None
         self._begin_frame(first, size)
         self._mask = data[begin - 4 : begin]
