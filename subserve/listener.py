@@ -21,6 +21,12 @@ _ADVICE = {
     ("fd", errno.EBADF): "the parent process left no such descriptor open",
 }
 
+ACCEPTS_PER_TURN = 64
+"""Bounds how long everything else waits while clients storm in.  Not measured."""
+
+LAST_TURNS = 32
+"""Bounds how many are accepted at the end; times `ACCEPTS_PER_TURN`, it is the default backlog."""
+
 ERRORS_OF_ONE_CONNECTION = frozenset(
     {
         errno.ECONNABORTED,

@@ -11,16 +11,15 @@ from collections.abc import Iterable, Sequence
 from selectors import EVENT_READ, BaseSelector
 
 from subserve.coordinator.handle import WorkerHandle
-from subserve.listener import ERRORS_OF_ONE_CONNECTION, Listener
+from subserve.listener import (
+    ACCEPTS_PER_TURN,
+    ERRORS_OF_ONE_CONNECTION,
+    LAST_TURNS,
+    Listener,
+)
 from subserve.policy import least_loaded
 
 log = logging.getLogger("subserve.acceptor")
-
-ACCEPTS_PER_TURN = 64
-"""Bounds how long signals and reports wait while clients storm in.  Not measured."""
-
-LAST_TURNS = 32
-"""Bounds `accept_rest`; times `ACCEPTS_PER_TURN`, it is the default backlog."""
 
 PAUSE_SECONDS = 0.1
 """How long to let the kernel queue when there is nothing to accept with.  Not measured."""

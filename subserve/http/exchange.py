@@ -156,6 +156,14 @@ def hear_proxies(scope: Scope, forwarding: Forwarding) -> str | None:
     return told.root_path
 
 
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a response with `headers` is one of server-sent events, which has no end."""
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in headers
+    )
+
+
 def mount(scope: Scope, root_path: str) -> None:
     """Put the app under `root_path`, whether or not the proxy has stripped it from the path."""
     scope["root_path"] = root_path
@@ -227,10 +235,7 @@ class _Request:
         if message["type"] == "http.response.start":
             headers = _checked(message.get("headers", ()))
             self._started = True
-            self._event_stream = any(
-                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-                for name, value in headers
-            )
+            self._event_stream = is_event_stream(headers)
             if self._drained.done() and self._scope["http_version"] in {"1.0", "1.1"}:
                 headers = [pair for pair in headers if pair[0].lower() != b"connection"]
                 headers.append((b"connection", b"close"))

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
 
-from subserve.http.exchange import App, ClientGone, Message, Receive, Scope, Send
+from subserve.http.exchange import App, ClientGone, Message, Receive, Scope, Send, is_event_stream
 
 log = logging.getLogger("subserve.app")
 
@@ -34,7 +33,7 @@ class TimedApp:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                if _is_event_stream(message.get("headers", ())):
+                if is_event_stream(message.get("headers", ())):
                     timeout.reschedule(None)
             await send(message)
 
@@ -54,13 +53,6 @@ class TimedApp:
             if begun:
                 raise ClientGone from None  # which leaves it to the lane to cut the response short
             await _answer_504(send)
-
-
-def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in headers
-    )
 
 
 async def _answer_504(send: Send) -> None:

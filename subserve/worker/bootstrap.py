@@ -81,7 +81,7 @@ def _live(assignment: Assignment, channel: Channel, source: socket.socket) -> No
         loop = new_event_loop(config.loop)
         asyncio.set_event_loop(loop)  # some apps look for it while they are imported
         app = app_module.load(config.app, factory=config.factory, app_dir=config.app_dir)
-        # Imported late: it brings in Hypercorn, which the app may replace parts of.
+        # Imported late: it brings in the lanes, and the app may replace parts of what those use.
         from subserve.worker.runner import Runner
 
         runner = Runner(assignment, channel, source, row, app)

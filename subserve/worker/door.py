@@ -9,20 +9,14 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from subserve.listener import ERRORS_OF_ONE_CONNECTION
+from subserve.listener import ACCEPTS_PER_TURN, ERRORS_OF_ONE_CONNECTION, LAST_TURNS
 from subserve.messages import Accept
 from subserve.scoreboard import Counter, Row
 from subserve.worker.transport import Names
 
 log = logging.getLogger("subserve.worker")
-
-ACCEPTS_PER_TURN: Final = 64
-"""Bounds how long the connections that are there wait while clients storm in.  Not measured."""
-
-LAST_TURNS: Final = 32
-"""Bounds how many are accepted at the end; times `ACCEPTS_PER_TURN`, it is the default backlog."""
 
 
 class Door:

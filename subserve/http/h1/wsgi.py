@@ -1,9 +1,9 @@
 """One HTTP/1 request as a WSGI app sees it (PEP 3333).
 
-The loop's thread reads the request, body included; a thread of the pool runs the app and writes the
-response to the socket by itself.  What costs is not the work but waking another thread, so a
-finished response is not even reported: the loop sees it when the client sends its next request, or
-when it looks at the time.
+The loop's thread reads the request, body included.  It runs a quick app by itself
+(`http.wsgi.inline`); else a thread of the pool does, and writes the response to the socket, too.
+What costs then is not the work but waking another thread, so a finished response is not even
+reported: the loop sees it when the client sends its next request, or when it looks at the time.
 
 Who may write when: while a request is in a pool thread's hands, and the transport has nothing left
 to send, the thread writes to the descriptor; what the kernel does not take, and all else, goes
