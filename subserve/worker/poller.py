@@ -10,6 +10,7 @@ Linux: epoll(7), level-triggered.
 import contextlib
 import select
 import selectors
+import time
 from collections.abc import Callable, Iterator, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import Any, Final, Protocol, override
@@ -32,6 +33,15 @@ WRITE: Final = select.EPOLLOUT
 EVENTS_PER_TURN: Final = 256
 """How many connections are served before asyncio has its turn.  Not measured."""
 
+HOLD_TIME: Final = 0.001
+"""Seconds for which small responses wait for those of other connections that are served in the
+same turn.  A client is woken for each that is sent while it sleeps, which costs as much as reading
+the request and sending the response; one that still is awake takes several for the same price."""
+
+HOLD_PAUSE: Final = 10
+"""Where one connection took longer than that by itself, nothing is held back for so many times as
+long: whoever serves slow requests, too, wants the quick ones answered at once."""
+
 
 class Poller(selectors.BaseSelector):
     """A selector for asyncio, and `watch` for connections.  Lives in the loop's thread."""
@@ -42,8 +52,13 @@ class Poller(selectors.BaseSelector):
         self._keys: dict[int, SelectorKey] = {}  # asyncio's
         self._map = _KeyMap(self._keys)
         self._turns = 0
+        self._held_since = self._looked_at = self._hold_again = 0.0  # s, as time.monotonic()
         self.serving = False
         """Whether this is within a call of `select`."""
+        self.holds = False
+        """Whether to put it into `held` what would send something."""
+        self.held: list[Callable[[], object]] = []
+        """Called at the end of the turn, or some `HOLD_TIME` later; raise nothing."""
 
     # ---- connections
 
@@ -79,9 +94,14 @@ class Poller(selectors.BaseSelector):
         watched = self._watched
         self._turns += 1
         turn = self._turns
+        held = self.held
+        if held:
+            self._send_held()  # of a turn that another thread is held up in
         others: list[tuple[SelectorKey, int]] = []
         found = self._epoll.poll(timeout, EVENTS_PER_TURN)
         self.serving = True
+        if len(found) > 1:
+            self._begin_holding()
         for fd, events in found:
             ready = watched.get(fd)
             if ready is not None:
@@ -89,13 +109,42 @@ class Poller(selectors.BaseSelector):
                 if turn != self._turns:
                     others.clear()
                     break  # another thread has asked meanwhile, and has seen to all of it
+                if held:
+                    self._look_at_held()
             elif (key := self._keys.get(fd)) is not None:
                 # Broken, or at its end: whoever reads or writes is to find out.
                 mask = (events & ~READ and EVENT_WRITE) | (events & ~WRITE and EVENT_READ)
                 others.append((key, mask & key.events))
             # Else one that another in this same turn has closed.
-        self.serving = False
+        self.serving = self.holds = False
+        if held:
+            self._send_held()
         return others
+
+    # ---- what is held back
+
+    def _begin_holding(self) -> None:
+        now = time.monotonic()
+        if now >= self._hold_again:
+            self.holds = True
+            self._held_since = self._looked_at = now
+
+    def _look_at_held(self) -> None:
+        """Send what has been held for long; hold no more where it would be for too long."""
+        now = time.monotonic()
+        took = now - self._looked_at
+        if took > HOLD_TIME:
+            self.holds = False
+            self._hold_again = now + HOLD_PAUSE * took
+        self._looked_at = now
+        if now - self._held_since > HOLD_TIME:
+            self._held_since = now
+            self._send_held()
+
+    def _send_held(self) -> None:
+        for send in self.held:
+            send()
+        self.held.clear()
 
     @override
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:

@@ -76,6 +76,18 @@ class StandIn:
         _set_running_loop(self._loop)
         return quick
 
+    def take_back(self) -> bool:
+        """Within a call, have the loop until `give_again`, unless it is in other hands already."""
+        return self._open.acquire(blocking=False)
+
+    def give_again(self) -> None:
+        """Go on with the call, as with one that begins now."""
+        self._open.release()
+        # After that: who found it locked goes to sleep unless it sees another call.
+        self._calls += 1
+        if self._asleep:
+            self._ring()
+
     def stop(self) -> None:
         """End the thread, after what it does.  Idempotent."""
         self._stopped = True

@@ -21,6 +21,9 @@ LARGE_READ: Final = 64 * 1024
 """Bytes to read at once: the larger one where all that was asked for before had come.  For more
 than 128 KiB malloc(3) would map and unmap memory each time, which takes longer than the read."""
 
+HOLD_BYTES: Final = 16 * 1024
+"""What is larger is never held back.  Not measured."""
+
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = HIGH_WATER // 4
 """Bytes of unsent data at which the protocol is paused, and goes on.  asyncio's."""
@@ -50,6 +53,7 @@ class SocketTransport(asyncio.Transport):
         "_events",
         "_family",
         "_fd",
+        "_held",
         "_high",
         "_loop",
         "_lost",
@@ -87,6 +91,7 @@ class SocketTransport(asyncio.Transport):
         self._read_size = SMALL_READ
         self._buffer: deque[Data] = deque()
         self._size = 0
+        self._held = False  # what is in the buffer, until the poller says
         self._high, self._low = HIGH_WATER, LOW_WATER
         self._paused = False  # the protocol
         self._closing = False
@@ -128,15 +133,18 @@ class SocketTransport(asyncio.Transport):
             self.close()
 
     def _flush(self) -> None:
+        buffer = self._buffer
         try:
-            sent = os.writev(self._fd, [*islice(self._buffer, _MAX_PARTS)])
+            if len(buffer) == 1 and type(first := buffer[0]) is bytes:
+                sent = self._send(self._fd, first)
+            else:
+                sent = os.writev(self._fd, [*islice(buffer, _MAX_PARTS)])
         except BlockingIOError, InterruptedError:
             return
         except OSError as error:
             self._break(error)
             return
         self._size -= sent
-        buffer = self._buffer
         while sent:
             part = buffer.popleft()
             if len(part) > sent:
@@ -161,6 +169,11 @@ class SocketTransport(asyncio.Transport):
             data = bytes(data)  # the caller may change it
         if self._eof:
             raise RuntimeError("written behind the end: write_eof() was called")
+        if self._held:
+            self.flush()
+        elif self._poller.holds and len(data) <= HOLD_BYTES and not (self._buffer or self._lost):
+            self._hold(data)
+            return
         if self._lost:
             return
         if not self._buffer:
@@ -181,6 +194,7 @@ class SocketTransport(asyncio.Transport):
     def writelines(self, list_of_data: Iterable[Data]) -> None:
         if self._eof:
             raise RuntimeError("written behind the end: write_eof() was called")
+        self.flush()
         if self._lost:
             return
         parts = [part for part in list_of_data if part]
@@ -190,6 +204,29 @@ class SocketTransport(asyncio.Transport):
             self._flush()
             parts = []
         self._keep(parts)
+
+    def _hold(self, data: bytes) -> None:
+        self._buffer.append(data)
+        self._size = len(data)
+        self._held = True
+        self._poller.held.append(self._flush_held)
+        if self._size > self._high:
+            self._bound()
+
+    def flush(self) -> None:
+        """Send what was held back, as far as the kernel takes it now."""
+        if not self._held:
+            return  # it has been sent since, or the connection is lost
+        self._held = False
+        self._flush()
+        if self._buffer and not self._lost:
+            self._want(self._events | WRITE)
+
+    def _flush_held(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001  the loop's handler logs it
+            self._fail(error)
 
     def _keep(self, parts: Iterable[Data]) -> None:
         """Have `parts` sent behind what waits, and tell the protocol if that is too much."""
@@ -208,6 +245,9 @@ class SocketTransport(asyncio.Transport):
     @override
     def write_eof(self) -> None:
         if self._closing or self._eof:
+            return
+        self.flush()
+        if self._lost:
             return
         self._eof = True
         if not self._buffer:
@@ -317,6 +357,9 @@ class SocketTransport(asyncio.Transport):
         """Close once all is sent, and read no more."""
         if self._closing:
             return
+        self.flush()
+        if self._lost:
+            return
         self._closing = True
         if self._buffer:
             self._want(self._events & ~READ)
@@ -325,6 +368,7 @@ class SocketTransport(asyncio.Transport):
 
     @override
     def abort(self) -> None:
+        self.flush()
         self._break(None)
 
     def _fail(self, error: Exception) -> None:
@@ -342,6 +386,7 @@ class SocketTransport(asyncio.Transport):
     def _break(self, error: Exception | None) -> None:
         """Close at once, whatever is unsent."""
         self._closing = True
+        self._held = False
         self._buffer.clear()
         self._size = 0
         if not self._lost:

@@ -103,14 +103,21 @@ def test_a_crash(serve: Serve, crashing: Path, path: str, cause: str) -> None:
 
 
 def test_the_first_answer_after_a_crash(serve: Serve, hello: Path) -> None:
-    """It takes as long as a start does, and 0.3 s; here with room for a machine that is busy."""
-    begin = time.monotonic()
-    server = serve("hello:app", "--workers", "1", app_dir=hello)
-    start = time.monotonic() - begin
-    os.kill(server.serving_pid, signal.SIGKILL)
-    begin = time.monotonic()
-    ask(server)
-    assert time.monotonic() - begin < 2 * start + 0.3
+    """It takes at most 0.3 s longer than a start does; a busy machine has three tries."""
+
+    def start_and_crash() -> float:
+        begin = time.monotonic()
+        server = serve("hello:app", "--workers", "1", app_dir=hello)
+        ask(server)
+        start = time.monotonic() - begin
+        os.kill(server.serving_pid, signal.SIGKILL)
+        begin = time.monotonic()
+        ask(server)
+        longer = time.monotonic() - begin - start
+        assert server.stop() == 0, server.log
+        return longer
+
+    assert any(start_and_crash() < 0.3 for _ in range(3))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,6 +14,7 @@ import pytest
 from subserve.http.wsgi import inline
 from subserve.http.wsgi.inline import Inline
 from subserve.http.wsgi.pool import Pool
+from subserve.worker import standin
 from subserve.worker.loops import AsyncioLoop
 from subserve.worker.standin import StandIn
 from subserve.worker.transport import SocketTransport
@@ -95,6 +96,29 @@ def test_a_quick_call_is_made_in_the_loops_thread_without_a_loop() -> None:
             scene.order(call)
             await until(lambda: not scene.calls)
         assert seen == [scene.owner] * 3
+
+    play(test)
+
+
+def test_a_call_may_have_the_loop_for_a_moment() -> None:
+    async def test(scene: Scene) -> None:
+        release = threading.Event()
+        seen: list[object] = []
+
+        def call() -> None:
+            seen.append(scene.standin.take_back())
+            time.sleep(3 * standin.PATIENCE)  # nobody stands in, and the other goes to sleep
+            seen.append(scene.standin._leads)
+            scene.standin.give_again()
+            release.wait(DEADLINE)
+            seen.append(scene.standin.take_back())
+
+        scene.order(call)
+        await until(lambda: scene.standin._leads)
+        assert seen == [True, False]
+        release.set()
+        await until(lambda: scene.quick == [False])
+        assert seen == [True, False, False]
 
     play(test)
 

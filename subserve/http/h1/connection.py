@@ -490,6 +490,12 @@ class Connection(asyncio.Protocol):
         """What to wait for before more is written; None where that may be now."""
         return self._writable
 
+    def flush(self) -> None:
+        """Send what the transport holds back, if it is of the kind that does."""
+        flush = getattr(self.transport, "flush", None)
+        if flush is not None:
+            flush()
+
     async def flushed(self) -> None:
         """Wait until the kernel has all that was written, or the client has gone."""
         self.transport.set_write_buffer_limits(high=0)

@@ -30,7 +30,7 @@ from subserve.http.wsgi.environ import connection_environ, fill, server_of
 from subserve.http.wsgi.errors import ClientDisconnected, is_disconnect
 from subserve.http.wsgi.files import FileWrapper
 from subserve.http.wsgi.head import NO_CONTENT, Head
-from subserve.http.wsgi.inline import Inline
+from subserve.http.wsgi.inline import Caller, Inline
 from subserve.http.wsgi.messages import Message
 from subserve.http.wsgi.pool import Pool
 from subserve.http.wsgi.response import MAX_DETACHED_BYTES, Response
@@ -113,6 +113,7 @@ class WsgiRequest:
     _whole_size = -1
     """How many bytes of body went out with the head, in one piece, of what `_lines` begins."""
     _close = False
+    _caller: Caller | None = None  # in the loop's thread
     _watched: Watched | None = None  # with --request-timeout
 
     def __init__(
@@ -176,6 +177,8 @@ class WsgiRequest:
             self._turn_away()
             return
         transport = connection.transport
+        if transport.get_write_buffer_size():
+            connection.flush()
         self._direct = connection.tls is None and not transport.get_write_buffer_size()
         if connection.fd < 0:
             fd = transport.get_extra_info("fd")
@@ -183,7 +186,7 @@ class WsgiRequest:
         self._fd = connection.fd
         connection.lane.row.cells[_STARTED] += 1
         inline = service.inline
-        if inline is not None and self._direct and inline.take(self._run):
+        if inline is not None and self._direct and inline.take(self._run_here):
             if not self._timed_out:
                 self._conclude()
                 connection.settle()
@@ -235,6 +238,13 @@ class WsgiRequest:
         return True
 
     # ---- the thread that runs the app: one of the pool's, or the loop's
+
+    def _run_here(self) -> None:
+        """Run the app in the loop's thread."""
+        inline = self._service.inline
+        assert inline is not None
+        self._caller = inline.caller
+        self._run()
 
     def _run_aside(self) -> None:
         """Run the app in a thread of the pool, and leave word how it ended."""
@@ -465,6 +475,13 @@ class WsgiRequest:
         """Write a response that is complete."""
         self._sent_whole = True
         connection = self._connection
+        caller = self._caller
+        if caller is not None and caller.take_back():
+            try:
+                connection.write(data)
+            finally:
+                caller.give_again()
+            return
         sent = 0
         if self._direct:
             with connection.write_lock:

@@ -234,6 +234,8 @@ def _split_root(path: str, root_path: str) -> tuple[str, str]:
     taken off, and the app still has to put it in front of the links it makes: SCRIPT_NAME is the
     root path in both cases, and no request is refused.
     """
+    if not root_path:
+        return "", path
     script_name = _as_latin1(root_path).rstrip("/")
     if not script_name:
         return "", path

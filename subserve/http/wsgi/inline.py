@@ -42,13 +42,19 @@ class Caller(Protocol):
     def call(self, function: Callable[[], object]) -> bool:
         """Make one; return whether it was over before it held others up."""
 
+    def take_back(self) -> bool:
+        """Within one: have the loop until `give_again`, if nobody else has."""
+
+    def give_again(self) -> None:
+        """Go on with the call."""
+
 
 class Inline:
     """Makes calls in the loop's thread, as long as that is better.  Lives in that thread."""
 
     def __init__(self, pool: Pool, caller: Caller) -> None:
         self._pool = pool
-        self._caller = caller
+        self.caller = caller
         self._warming = WARM_UP
         self._resume_at = 0.0
         self._resumed_at = 0.0
@@ -62,14 +68,14 @@ class Inline:
         if self._paused and not self._resume():
             return False
         # It is one of the app's threads, of which there are no more at once than was asked for.
-        if not self._pool.holds_back or not self._caller.ready:
+        if not self._pool.holds_back or not self.caller.ready:
             return False
         self._calls += 1
         if self._calls % SAMPLE:
-            quick = self._caller.call(call)
+            quick = self.caller.call(call)
         else:
             begun, used = time.perf_counter(), time.thread_time()
-            quick = self._caller.call(call)
+            quick = self.caller.call(call)
             used = time.thread_time() - used
             self._note(time.perf_counter() - begun - used)
         if not quick or self._points >= _LIMIT:
