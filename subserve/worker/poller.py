@@ -38,6 +38,10 @@ HOLD_TIME: Final = 0.001
 same turn.  A client is woken for each that is sent while it sleeps, which costs as much as reading
 the request and sending the response; one that still is awake takes several for the same price."""
 
+HOLD_FROM: Final = 30e-6
+"""Seconds; where a connection takes less, nothing is held back: who gets an answer that often has
+no time to go to sleep in between."""
+
 HOLD_PAUSE: Final = 10
 """Where one connection took longer than that by itself, nothing is held back for so many times as
 long: whoever serves slow requests, too, wants the quick ones answered at once."""
@@ -52,7 +56,9 @@ class Poller(selectors.BaseSelector):
         self._keys: dict[int, SelectorKey] = {}  # asyncio's
         self._map = _KeyMap(self._keys)
         self._turns = 0
-        self._held_since = self._looked_at = self._hold_again = 0.0  # s, as time.monotonic()
+        self._each = 0.0  # s, for each connection of the last turn that had several
+        self._began = self._held_since = self._looked_at = 0.0  # s, as time.monotonic()
+        self._hold_again = 0.0
         self.serving = False
         """Whether this is within a call of `select`."""
         self.holds = False
@@ -100,7 +106,8 @@ class Poller(selectors.BaseSelector):
         others: list[tuple[SelectorKey, int]] = []
         found = self._epoll.poll(timeout, EVENTS_PER_TURN)
         self.serving = True
-        if len(found) > 1:
+        several = len(found) > 1
+        if several:
             self._begin_holding()
         for fd, events in found:
             ready = watched.get(fd)
@@ -119,13 +126,15 @@ class Poller(selectors.BaseSelector):
         self.serving = self.holds = False
         if held:
             self._send_held()
+        if several:
+            self._each = (time.monotonic() - self._began) / len(found)
         return others
 
     # ---- what is held back
 
     def _begin_holding(self) -> None:
-        now = time.monotonic()
-        if now >= self._hold_again:
+        now = self._began = time.monotonic()
+        if self._each > HOLD_FROM and now >= self._hold_again:
             self.holds = True
             self._held_since = self._looked_at = now
 

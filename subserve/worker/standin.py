@@ -77,8 +77,11 @@ class StandIn:
         return quick
 
     def take_back(self) -> bool:
-        """Within a call, have the loop until `give_again`, unless it is in other hands already."""
-        return self._open.acquire(blocking=False)
+        """Within a call, have the loop until `give_again`, to have it hold something back.
+
+        Returns False where it holds nothing back, or is in other hands.
+        """
+        return self._poller.holds and self._open.acquire(blocking=False)
 
     def give_again(self) -> None:
         """Go on with the call, as with one that begins now."""

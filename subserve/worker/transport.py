@@ -91,7 +91,7 @@ class SocketTransport(asyncio.Transport):
         self._read_size = SMALL_READ
         self._buffer: deque[Data] = deque()
         self._size = 0
-        self._held = False  # what is in the buffer, until the poller says
+        self._held: bytes | None = None  # until the poller says; the buffer is empty meanwhile
         self._high, self._low = HIGH_WATER, LOW_WATER
         self._paused = False  # the protocol
         self._closing = False
@@ -133,18 +133,15 @@ class SocketTransport(asyncio.Transport):
             self.close()
 
     def _flush(self) -> None:
-        buffer = self._buffer
         try:
-            if len(buffer) == 1 and type(first := buffer[0]) is bytes:
-                sent = self._send(self._fd, first)
-            else:
-                sent = os.writev(self._fd, [*islice(buffer, _MAX_PARTS)])
+            sent = os.writev(self._fd, [*islice(self._buffer, _MAX_PARTS)])
         except BlockingIOError, InterruptedError:
             return
         except OSError as error:
             self._break(error)
             return
         self._size -= sent
+        buffer = self._buffer
         while sent:
             part = buffer.popleft()
             if len(part) > sent:
@@ -169,7 +166,7 @@ class SocketTransport(asyncio.Transport):
             data = bytes(data)  # the caller may change it
         if self._eof:
             raise RuntimeError("written behind the end: write_eof() was called")
-        if self._held:
+        if self._held is not None:
             self.flush()
         elif self._poller.holds and len(data) <= HOLD_BYTES and not (self._buffer or self._lost):
             self._hold(data)
@@ -206,21 +203,31 @@ class SocketTransport(asyncio.Transport):
         self._keep(parts)
 
     def _hold(self, data: bytes) -> None:
-        self._buffer.append(data)
+        self._held = data
         self._size = len(data)
-        self._held = True
         self._poller.held.append(self._flush_held)
         if self._size > self._high:
             self._bound()
 
     def flush(self) -> None:
         """Send what was held back, as far as the kernel takes it now."""
-        if not self._held:
+        data = self._held
+        if data is None:
             return  # it has been sent since, or the connection is lost
-        self._held = False
-        self._flush()
-        if self._buffer and not self._lost:
-            self._want(self._events | WRITE)
+        self._held = None
+        self._size = 0
+        try:
+            sent = self._send(self._fd, data)
+        except BlockingIOError, InterruptedError:
+            sent = 0
+        except OSError as error:
+            self._break(error)
+            return
+        if sent < len(data):
+            self._keep((memoryview(data)[sent:],))
+        elif self._paused:
+            self._paused = False
+            self._protocol.resume_writing()
 
     def _flush_held(self) -> None:
         try:
@@ -386,7 +393,7 @@ class SocketTransport(asyncio.Transport):
     def _break(self, error: Exception | None) -> None:
         """Close at once, whatever is unsent."""
         self._closing = True
-        self._held = False
+        self._held = None
         self._buffer.clear()
         self._size = 0
         if not self._lost:

@@ -82,6 +82,7 @@ class Scene:
 @pytest.fixture
 def loop() -> Iterator[AsyncioLoop]:
     loop = AsyncioLoop()
+    loop.poller._each = 2 * poller.HOLD_FROM  # as if there had been a turn already
     yield loop
     loop.close()
 
@@ -127,6 +128,20 @@ def test_one_that_is_alone_does_not_wait(loop: AsyncioLoop) -> None:
     with scene(loop, act) as stage:
         stage.turn()
         assert seen == [b"at once"]
+
+
+def test_nobody_waits_where_all_are_very_quick(
+    loop: AsyncioLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a turn with several connections tells of the next one."""
+    monkeypatch.setattr(poller, "HOLD_FROM", DEADLINE)
+    seen: list[bytes] = []
+    with scene(loop, write(b"one"), lambda _: seen.append(stage.got(0))) as stage:
+        stage.turn()
+        monkeypatch.setattr(poller, "HOLD_FROM", 0.0)
+        monkeypatch.setattr(poller, "HOLD_TIME", DEADLINE)
+        stage.turn()
+        assert seen == [b"one", b"(nothing)"]
 
 
 def test_a_large_one_does_not_wait(loop: AsyncioLoop) -> None:
@@ -181,6 +196,7 @@ def test_a_slow_neighbour_ends_the_waiting_for_a_while(loop: AsyncioLoop) -> Non
         assert seen[1] == b"first"  # not held at all
 
         def held_again() -> bool:
+            loop.poller._each = 2 * poller.HOLD_FROM
             del seen[:]
             stage.turn()
             stage.got(0)

@@ -106,6 +106,8 @@ def test_a_call_may_have_the_loop_for_a_moment() -> None:
         seen: list[object] = []
 
         def call() -> None:
+            seen.append(scene.standin.take_back())  # nothing is held back
+            scene.loop.poller.holds = True
             seen.append(scene.standin.take_back())
             time.sleep(3 * standin.PATIENCE)  # nobody stands in, and the other goes to sleep
             seen.append(scene.standin._leads)
@@ -115,10 +117,11 @@ def test_a_call_may_have_the_loop_for_a_moment() -> None:
 
         scene.order(call)
         await until(lambda: scene.standin._leads)
-        assert seen == [True, False]
+        assert seen == [False, True, False]
+        scene.loop.poller.holds = True
         release.set()
         await until(lambda: scene.quick == [False])
-        assert seen == [True, False, False]
+        assert seen == [False, True, False, False]
 
     play(test)
 

@@ -43,7 +43,7 @@ class Caller(Protocol):
         """Make one; return whether it was over before it held others up."""
 
     def take_back(self) -> bool:
-        """Within one: have the loop until `give_again`, if nobody else has."""
+        """Within one: have the loop until `give_again`, if it would hold back what is sent."""
 
     def give_again(self) -> None:
         """Go on with the call."""
