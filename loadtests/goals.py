@@ -33,7 +33,7 @@ ROWS = (
     ),
     Row(
         "browser-head",
-        "the same with a browser's head, new in each request",
+        "plain ASGI, a browser's head that is new in each request",
         Load("loadtests.apps.asgi:browser", script="browser.lua", floor=Floor(40)),
         (Goal("times", ASYNC_PEERS, 1.6, 2.2),),
     ),
@@ -153,14 +153,14 @@ ROWS = (
     ),
     Row(
         "mixed-pool",
-        "the same over a proxy's pool of keep-alive connections",
+        "fast requests while 10 % take 200 ms CPU, a proxy's connections",
         Latency("loadtests.apps.asgi:mixed", "pool", MIXED_RATE, MIXED_SLOW, 4),
         (Goal("share", FORKING_PEERS, 1.0, 0.5),),
         P99,
     ),
     Row(
         "mixed-clients",
-        "the same from 32 clients, each with a connection of its own",
+        "fast requests while 10 % take 200 ms CPU, 32 clients' connections",
         Latency("loadtests.apps.asgi:mixed", "clients", MIXED_RATE, MIXED_SLOW, 4),
         (Goal("share", FORKING_PEERS, 1.0, 0.5),),
         P99,
