@@ -69,6 +69,15 @@ class _Hop:
     port: int = 0
 
 
+type _Heard = tuple[_Found, Headers]
+"""What the headers say, and those of them that are shown to the app."""
+
+_MAX_KNOWN: Final = 1024
+_MAX_KNOWN_BYTES: Final = 256
+"""So many sets of headers of up to so many bytes are remembered: a client sends more than one
+request, and reading an address takes longer than all else that is done for a small one."""
+
+
 def is_about_forwarding(name: bytes) -> bool:
     """Tell whether a header, in lower case, is one that proxies write."""
     return name == FORWARDED or name.startswith(_X)
@@ -84,6 +93,7 @@ class Forwarding:
     def __init__(self, trust: Trust, believed: Iterable[str]) -> None:
         self.trust = trust
         self.believed: Final = frozenset(name.encode() for name in believed)
+        self._known: dict[tuple[tuple[bytes, bytes], ...], _Heard] = {}
 
     @classmethod
     def of(cls, config: Config) -> Forwarding:
@@ -100,17 +110,28 @@ class Forwarding:
         if (client[0] if client else None) not in self.trust:
             ours = [pair for pair in headers if not is_about_forwarding(pair[0])]
             return Told(client, scheme, server, None, ours)
+        sent = tuple([pair for pair in headers if pair[0] in self.believed])
+        heard = self._known.get(sent)
+        if heard is None:
+            heard = self._hear(sent)
+            if sum(len(value) for _, value in sent) <= _MAX_KNOWN_BYTES:
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[sent] = heard
+        return _tell(*heard, headers, client, scheme, server)
+
+    def _hear(self, sent: Iterable[tuple[bytes, bytes]]) -> _Heard:
+        """Return what a trusted proxy has said by these headers."""
         kept: dict[bytes, list[str]] = {}
-        for name, value in headers:
-            if name in self.believed:
-                kept.setdefault(name, []).append(value.decode("latin-1"))
+        for name, value in sent:
+            kept.setdefault(name, []).append(value.decode("latin-1"))
         if kept.keys() == {FORWARDED}:
             found, shown = self._read_forwarded(kept[FORWARDED])
         else:
             # Most proxies write the ones, and let the other through as the client has sent it.
             kept.pop(FORWARDED, None)
             found, shown = self._read_x(kept)
-        return _tell(found, shown, headers, client, scheme, server)
+        return found, [(name, text.encode("latin-1")) for name, text in shown.items()]
 
     def _read_x(self, kept: dict[bytes, list[str]]) -> tuple[_Found, dict[bytes, str]]:
         lists = {}
@@ -218,7 +239,7 @@ _READERS: Final[dict[bytes, Callable[[_Found, str], bool]]] = {
 
 def _tell(
     found: _Found,
-    shown: dict[bytes, str],
+    shown: Headers,
     headers: Headers,
     client: Client,
     scheme: str,
@@ -244,10 +265,10 @@ def _like(scheme: str, other: str) -> str:
     return scheme
 
 
-def _rewritten(headers: Headers, shown: dict[bytes, str], host: str | None) -> Headers:
+def _rewritten(headers: Headers, shown: Headers, host: str | None) -> Headers:
     """Return headers with what is believed in the place of what was sent."""
     made = [pair for pair in headers if pair[0] not in READ]
-    made += [(name, text.encode("latin-1")) for name, text in shown.items()]
+    made += shown
     if host is not None:
         made = [(b"host", host.encode()), *(pair for pair in made if pair[0] != b"host")]
     return made

@@ -31,6 +31,7 @@ import stat
 import subprocess
 import threading
 from asyncio.base_subprocess import BaseSubprocessTransport
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import cache
 from typing import Any, ClassVar, Literal, cast
@@ -39,6 +40,9 @@ from subserve.errors import ConfigError
 from subserve.worker.poller import Poller
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 3600.0
+"""Seconds; epoll(7) counts milliseconds in 32 bits."""
 
 CHILD_EXIT_TIMEOUT = 2.0
 """Seconds that `close()` waits for the children it has killed.
@@ -267,9 +271,25 @@ class _ChildKeeper(asyncio.AbstractEventLoop):
 class AsyncioLoop(_ChildKeeper, asyncio.SelectorEventLoop):
     """asyncio's loop, with `_ChildKeeper`, on a `Poller`."""
 
+    # `asyncio.BaseEventLoop`'s own.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
+
     def __init__(self) -> None:
-        self.poller = Poller()
+        self.poller = Poller(self._time_left)
         super().__init__(self.poller)
+
+    def _time_left(self) -> float | None:
+        """Return after how many seconds there is something to do; None: not before something comes.
+
+        What `asyncio.BaseEventLoop._run_once` finds out for each turn.
+        """
+        if self._ready or self._stopping:
+            return 0
+        if not self._scheduled:
+            return None
+        return min(max(self._scheduled[0].when() - self.time(), 0), _LONGEST_WAIT)
 
 
 class _OwnDescriptor:

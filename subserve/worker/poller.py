@@ -50,7 +50,9 @@ long: whoever serves slow requests, too, wants the quick ones answered at once."
 class Poller(selectors.BaseSelector):
     """A selector for asyncio, and `watch` for connections.  Lives in the loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_left: Callable[[], float | None] = lambda: 0) -> None:
+        """`time_left` returns after how many seconds asyncio has something to do; None: never."""
+        self.time_left = time_left
         self._epoll = select.epoll()
         self._watched: dict[int, Ready] = {}
         self._keys: dict[int, SelectorKey] = {}  # asyncio's
@@ -96,15 +98,29 @@ class Poller(selectors.BaseSelector):
 
     @override
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """Wait up to `timeout` seconds (None: for ever); return what is ready of asyncio's."""
-        watched = self._watched
+        """Wait up to `timeout` seconds (None: for ever); return what is ready of asyncio's.
+
+        Goes on serving connections for as long as asyncio has nothing to do.
+        """
         self._turns += 1
         turn = self._turns
-        held = self.held
-        if held:
+        if self.held:
             self._send_held()  # of a turn that another thread is held up in
         others: list[tuple[SelectorKey, int]] = []
-        found = self._epoll.poll(timeout, EVENTS_PER_TURN)
+        while found := self._epoll.poll(timeout, EVENTS_PER_TURN):
+            self._serve(found, others)
+            if turn != self._turns:
+                return []  # another thread has asked meanwhile, and has seen to all of it
+            if others:
+                break
+            timeout = self.time_left()
+            if timeout == 0:
+                break
+        return others
+
+    def _serve(self, found: list[tuple[int, int]], others: list[tuple[SelectorKey, int]]) -> None:
+        """Serve the connections among `found`, and add what is asyncio's to `others`."""
+        watched, held, turn = self._watched, self.held, self._turns
         self.serving = True
         several = len(found) > 1
         if several:
@@ -114,8 +130,7 @@ class Poller(selectors.BaseSelector):
             if ready is not None:
                 ready(events)
                 if turn != self._turns:
-                    others.clear()
-                    break  # another thread has asked meanwhile, and has seen to all of it
+                    break
                 if held:
                     self._look_at_held()
             elif (key := self._keys.get(fd)) is not None:
@@ -128,7 +143,6 @@ class Poller(selectors.BaseSelector):
             self._send_held()
         if several:
             self._each = (time.monotonic() - self._began) / len(found)
-        return others
 
     # ---- what is held back
 

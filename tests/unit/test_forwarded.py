@@ -318,3 +318,26 @@ def test_long_lists_are_read_in_no_time() -> None:
             Forwarding(Trust(trust), FORWARDING_HEADERS).read(
                 [(name, value.encode())], PROXY, "http", HERE
             )
+
+
+def test_what_is_remembered_is_what_was_read() -> None:
+    """However many clients there are, and whoever's connection it comes over."""
+
+    def make() -> Forwarding:
+        return Forwarding(Trust(("127.0.0.0/8",)), FORWARDING_HEADERS)
+
+    remembering = make()
+    headers: Headers = []
+    for _ in range(2):
+        for number in range(1500):
+            address = f"10.{number // 250}.1.{number % 250}"
+            headers = [(b"x-forwarded-for", address.encode()), (b"x-forwarded-proto", b"https")]
+            told = remembering.read(headers, PROXY, "http", HERE)
+            assert told == make().read(headers, PROXY, "http", HERE)
+            assert told.client == (address, 0)
+            assert len(remembering._known) <= 1024
+    stranger = remembering.read(headers, STRANGER, "http", HERE)
+    assert (stranger.client, stranger.scheme, stranger.headers) == (STRANGER, "http", [])
+    before = len(remembering._known)
+    remembering.read([(b"x-forwarded-for", b"1.2.3.4, " * 100)], PROXY, "http", HERE)
+    assert len(remembering._known) == before

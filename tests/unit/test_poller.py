@@ -3,7 +3,9 @@
 import asyncio
 import selectors
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -166,3 +168,76 @@ def test_a_loop_on_it_runs_asyncios_own_things() -> None:
 
     with asyncio.Runner(loop_factory=AsyncioLoop) as runner:
         assert runner.run(main()) == b"x" * 1_000_000
+
+
+def chat(loop: AsyncioLoop, seconds: float, heard: Callable[[], object]) -> int:
+    """Have a client send and get something over and over; return how often."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.settimeout(DEADLINE)
+    count = 0
+
+    def answer(_: int) -> None:
+        ours.send(ours.recv(1))
+        heard()
+
+    def talk() -> None:
+        nonlocal count
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            theirs.send(b"?")
+            assert theirs.recv(1) == b"?"
+            count += 1
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.poller.watch(ours.fileno(), answer)
+    client = threading.Thread(target=talk)
+    client.start()
+    loop.run_forever()
+    client.join()
+    loop.poller.change(ours.fileno(), READ, 0)
+    loop.poller.forget(ours.fileno())
+    ours.close()
+    theirs.close()
+    return count
+
+
+@pytest.fixture
+def loop() -> Iterator[AsyncioLoop]:
+    loop = AsyncioLoop()
+    yield loop
+    loop.close()
+
+
+def test_asyncio_is_left_alone_while_it_has_nothing_to_do(loop: AsyncioLoop) -> None:
+    heard: list[int] = []
+    count = chat(loop, 0.1, lambda: heard.append(loop.poller._turns))
+    assert len(heard) == count > 10
+    assert heard[-1] - heard[0] <= 1
+
+
+def test_asyncio_has_its_turn_once_it_has_something_to_do(loop: AsyncioLoop) -> None:
+    done: list[float] = []
+    count = chat(loop, 0.1, lambda: loop.call_soon(lambda: done.append(1)))
+    assert len(done) == count > 10
+
+
+def test_timers_are_on_time_beside_a_busy_connection(loop: AsyncioLoop) -> None:
+    begin = loop.time()
+    rang: list[float] = []
+
+    def again() -> None:
+        rang.append(loop.time() - begin)
+        loop.call_at(begin + 0.02 * (len(rang) + 1), again)
+
+    loop.call_at(begin + 0.02, again)
+    count = chat(loop, 0.5, lambda: None)
+    assert count > 50
+    assert len(rang) > 12  # of 25
+
+
+def test_a_timer_that_a_connection_sets_is_heeded(loop: AsyncioLoop) -> None:
+    rang: list[int] = []
+    count = chat(loop, 0.2, lambda: rang or loop.call_later(0.01, rang.append, 1))
+    assert count > 10
+    assert rang
