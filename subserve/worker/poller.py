@@ -144,31 +144,6 @@ class Poller(selectors.BaseSelector):
         if several:
             self._each = (time.monotonic() - self._began) / len(found)
 
-    # ---- what is held back
-
-    def _begin_holding(self) -> None:
-        now = self._began = time.monotonic()
-        if self._each > HOLD_FROM and now >= self._hold_again:
-            self.holds = True
-            self._held_since = self._looked_at = now
-
-    def _look_at_held(self) -> None:
-        """Send what has been held for long; hold no more where it would be for too long."""
-        now = time.monotonic()
-        took = now - self._looked_at
-        if took > HOLD_TIME:
-            self.holds = False
-            self._hold_again = now + HOLD_PAUSE * took
-        self._looked_at = now
-        if now - self._held_since > HOLD_TIME:
-            self._held_since = now
-            self._send_held()
-
-    def _send_held(self) -> None:
-        for send in self.held:
-            send()
-        self.held.clear()
-
     @override
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         if fileobj in self._map:
@@ -201,6 +176,31 @@ class Poller(selectors.BaseSelector):
     def close(self) -> None:
         self._epoll.close()
         self._keys.clear()
+
+    # ---- what is held back
+
+    def _begin_holding(self) -> None:
+        now = self._began = time.monotonic()
+        if self._each > HOLD_FROM and now >= self._hold_again:
+            self.holds = True
+            self._held_since = self._looked_at = now
+
+    def _look_at_held(self) -> None:
+        """Send what has been held for long; hold no more where it would be for too long."""
+        now = time.monotonic()
+        took = now - self._looked_at
+        if took > HOLD_TIME:
+            self.holds = False
+            self._hold_again = now + HOLD_PAUSE * took
+        self._looked_at = now
+        if now - self._held_since > HOLD_TIME:
+            self._held_since = now
+            self._send_held()
+
+    def _send_held(self) -> None:
+        for send in self.held:
+            send()
+        self.held.clear()
 
 
 class _KeyMap(Mapping[FileDescriptorLike, SelectorKey]):
