@@ -72,6 +72,27 @@ def test_a_call_behind_one_that_blocks_is_made() -> None:
     run(test, threads=2)
 
 
+def test_nobody_looks_while_all_threads_are_at_work() -> None:
+    """They look for more by themselves: a timer would only take the GIL from them."""
+
+    async def test(pool: Pool) -> None:
+        release = threading.Event()
+        made: list[int] = []
+        for _ in range(2):
+            pool.put(lambda: release.wait(DEADLINE))
+        pool.put(lambda: made.append(1))
+        await until(lambda: not pool._idle and pool.depth == 1)
+        await until(lambda: pool._look is None)
+        pool.put(lambda: made.append(2))
+        await asyncio.sleep(0.02)
+        assert pool._look is None
+        assert not made
+        release.set()
+        await until(lambda: made == [1, 2])
+
+    run(test, threads=2)
+
+
 def test_quick_calls_share_a_thread() -> None:
     async def test(pool: Pool) -> None:
         threads: set[str] = set()
@@ -92,11 +113,11 @@ def test_calls_known_to_be_long_are_not_kept_waiting() -> None:
     async def test(pool: Pool) -> None:
         pool._average = 1.0
         begun = threading.Barrier(4, timeout=DEADLINE)
+        await until(lambda: len(pool._idle) == 3)
         for _ in range(3):
             pool.put(begun.wait)
         pool._flush()
-        assert pool._look is not None
-        pool._look.cancel()
+        assert pool._look is None
         await asyncio.to_thread(begun.wait)
 
     run(test, threads=3)

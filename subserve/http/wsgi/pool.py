@@ -127,14 +127,14 @@ class Pool(Executor):
     def _flush(self) -> None:
         self._flushing = False
         self._wake(len(self._calls) if self._average > LONG_CALL else 1)
-        if self._look is None and len(self._threads) > 1:
+        if self._look is None and self._idle:
             self._seen = self._taken
             self._look = self._loop.call_later(LOOK_INTERVAL, self._look_again)
 
     def _look_again(self) -> None:
         self._look = None
-        if not self._calls:
-            return
+        if not self._calls or not self._idle:
+            return  # those at work look for more by themselves
         if self._taken == self._seen:
             self._wake(1)
         self._seen = self._taken
