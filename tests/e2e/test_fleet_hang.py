@@ -92,10 +92,15 @@ def test_one_that_does_not(serve: Serve, held: Gate, way: str) -> None:
 
 def test_the_supervisor_replaces_the_process_of_one_that_does_not(serve: Serve, held: Gate) -> None:
     server = serve("hanging:app", "--hang-timeout", HANG, "--graceful-timeout", "1s")
+    first = server.serving_pid
     with ExitStack() as stack:
         hang_one(server, stack, held, "spin")
         server.wait_for("is to be replaced: 1 worker that would not end had to be abandoned")
         server.wait_for("turned over in")
+        # The old one may take a connection more before it hears of that.
+        deadline = time.monotonic() + 10
+        while first in server.serving_pids() and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert workers_of(server, 2) == {"0.1", "1.1"}
     assert server.stop() == 0, server.log
 
