@@ -35,12 +35,12 @@ EVENTS_PER_TURN: Final = 256
 
 HOLD_TIME: Final = 0.001
 """Seconds for which small responses wait for those of other connections that are served in the
-same turn.  A client is woken for each that is sent while it sleeps, which costs as much as reading
-the request and sending the response; one that still is awake takes several for the same price."""
+same turn.  A client is woken for each that is sent while it sleeps; one that still is awake takes
+several for the same price.  Other times were not tried."""
 
 HOLD_FROM: Final = 30e-6
 """Seconds; where a connection takes less, nothing is held back: who gets an answer that often has
-no time to go to sleep in between."""
+no time to go to sleep in between.  Other times were not tried."""
 
 HOLD_PAUSE: Final = 10
 """Where one connection took longer than that by itself, nothing is held back for so many times as
@@ -59,10 +59,9 @@ class Poller(selectors.BaseSelector):
         self._map = _KeyMap(self._keys)
         self._turns = 0
         self._each = 0.0  # s, for each connection of the last turn that had several
-        self._began = self._held_since = self._looked_at = 0.0  # s, as time.monotonic()
-        self._hold_again = 0.0
+        self._held_since = self._looked_at = self._hold_again = 0.0  # s, as time.monotonic()
         self.serving = False
-        """Whether this is within a call of `select`."""
+        """Whether connections are being served, within a call of `select`."""
         self.holds = False
         """Whether to put it into `held` what would send something."""
         self.held: list[Callable[[], object]] = []
@@ -122,9 +121,9 @@ class Poller(selectors.BaseSelector):
         """Serve the connections among `found`, and add what is asyncio's to `others`."""
         watched, held, turn = self._watched, self.held, self._turns
         self.serving = True
-        several = len(found) > 1
-        if several:
-            self._begin_holding()
+        began = time.monotonic() if len(found) > 1 else None
+        if began is not None:
+            self._begin_holding(began)
         for fd, events in found:
             ready = watched.get(fd)
             if ready is not None:
@@ -141,8 +140,8 @@ class Poller(selectors.BaseSelector):
         self.serving = self.holds = False
         if held:
             self._send_held()
-        if several:
-            self._each = (time.monotonic() - self._began) / len(found)
+        if began is not None:
+            self._each = (time.monotonic() - began) / len(found)
 
     @override
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
@@ -179,8 +178,7 @@ class Poller(selectors.BaseSelector):
 
     # ---- what is held back
 
-    def _begin_holding(self) -> None:
-        now = self._began = time.monotonic()
+    def _begin_holding(self, now: float) -> None:
         if self._each > HOLD_FROM and now >= self._hold_again:
             self.holds = True
             self._held_since = self._looked_at = now

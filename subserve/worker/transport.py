@@ -173,19 +173,22 @@ class SocketTransport(asyncio.Transport):
             return
         if self._lost:
             return
-        if not self._buffer:
-            try:
-                sent = self._send(self._fd, data)
-            except BlockingIOError, InterruptedError:
-                sent = 0
-            except OSError as error:
-                self._break(error)
-                return
-            if sent == len(data):
-                return
-            self._keep((memoryview(data)[sent:],))
-        else:
+        if self._buffer:
             self._keep((data,))
+        else:
+            self._send_first(data)
+
+    def _send_first(self, data: bytes) -> None:
+        """Send `data`, before which nothing waits, and keep what the kernel does not take now."""
+        try:
+            sent = self._send(self._fd, data)
+        except BlockingIOError, InterruptedError:
+            sent = 0
+        except OSError as error:
+            self._break(error)
+            return
+        if sent < len(data):
+            self._keep((memoryview(data)[sent:],))
 
     @override
     def writelines(self, list_of_data: Iterable[Data]) -> None:
@@ -216,16 +219,8 @@ class SocketTransport(asyncio.Transport):
             return  # it has been sent since, or the connection is lost
         self._held = None
         self._size = 0
-        try:
-            sent = self._send(self._fd, data)
-        except BlockingIOError, InterruptedError:
-            sent = 0
-        except OSError as error:
-            self._break(error)
-            return
-        if sent < len(data):
-            self._keep((memoryview(data)[sent:],))
-        elif self._paused:
+        self._send_first(data)
+        if self._paused and not (self._size or self._lost):
             self._paused = False
             self._protocol.resume_writing()
 

@@ -9,6 +9,7 @@ Who may write when: while a request is in a pool thread's hands, and the transpo
 to send, the thread writes to the descriptor; what the kernel does not take, and all else, goes
 through the loop.  A descriptor is closed by the loop, and its number is soon that of another
 connection: so the thread holds `write_lock` while it writes, and `client_left` takes it first.
+The loop's own thread has the loop back for a moment, for the transport to hold a response back.
 """
 
 import logging
