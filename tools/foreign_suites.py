@@ -121,13 +121,16 @@ def report(folder: Path) -> tuple[str, bool]:
         runs = [run(folder, suite, tests, way) for way in WAYS]
         plain = runs[0]
         cells = [counts(plain)]
+        found: dict[tuple[str, str], list[str]] = {}
         for way, other in zip(WAYS[1:], runs[1:], strict=True):
             differences = sorted((other - plain).keys())
             cells.append("the same" if not differences else counts(other))
-            for test, outcome in differences:
-                reason = KNOWN.get(test, "")
-                good = good and bool(reason)
-                remarks.append(f"- `{test}` {outcome} with `{way}`: {reason or 'not explained'}.")
+            for difference in differences:
+                found.setdefault(difference, []).append(f"`{way}`")
+        for (test, outcome), ways in found.items():
+            reason = KNOWN.get(test, "not explained")
+            good = good and test in KNOWN
+            remarks.append(f"- `{test}` {outcome} with {' and '.join(ways)}: {reason}.")
         rows.append(f"| {suite.name.replace('-', ' ')} | {' | '.join(cells)} |")
         print(rows[-1], file=sys.stderr, flush=True)
     return "\n".join([*rows, "", *remarks]).rstrip(), good

@@ -20,6 +20,14 @@ DEADLINE = 30.0
 """Seconds for anything that is waited for; nothing comes near it unless it hangs."""
 
 
+def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Wait until `true()` is; fail with `what` where it is not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
 @dataclass
 class Answer:
     """A response as it came over the wire; `complete` is False where it broke off."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.clients import Gate, Stopwatch, Wire
+from tests.e2e.clients import Gate, Stopwatch, Wire, wait_until
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve, Server
@@ -98,9 +98,7 @@ def test_the_supervisor_replaces_the_process_of_one_that_does_not(serve: Serve, 
         server.wait_for("is to be replaced: 1 worker that would not end had to be abandoned")
         server.wait_for("turned over in")
         # The old one may take a connection more before it hears of that.
-        deadline = time.monotonic() + 10
-        while first in server.serving_pids() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: first not in server.serving_pids(), server.log, seconds=10)
         assert workers_of(server, 2) == {"0.1", "1.1"}
     assert server.stop() == 0, server.log
 

@@ -16,13 +16,10 @@ import pytest
 
 from loadtests.hup import HELLO
 from loadtests.keepalive import Client, Load, mixed
-from tests.e2e.clients import Wire, gate
+from tests.e2e.clients import Wire, gate, wait_until
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve, Server
-
-SECONDS = 60.0
-"""For what takes a second."""
 
 CRASHING = """\
 import asgi, os, signal, time
@@ -49,13 +46,6 @@ def gone(pid: int) -> bool:
     except OSError:
         return True
     return state == "Z"
-
-
-def wait_until(true: object, what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def turn_over(server: Server) -> None:

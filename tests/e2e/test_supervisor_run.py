@@ -25,7 +25,7 @@ import subserve
 from loadtests.hup import HELLO
 from loadtests.keepalive import Client, Load
 from subserve.errors import AppLoadError, BindError, ConfigError
-from tests.e2e.clients import Stopwatch, Wire, gate
+from tests.e2e.clients import Stopwatch, Wire, gate, wait_until
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Serve
@@ -41,13 +41,6 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become ano
 def ask(address: tuple[str, int] | str) -> bytes:
     with Wire.connect(address) as wire:
         return wire.get("/", "Connection: close").answer().body
-
-
-def wait_until(true: object, what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 @pytest.fixture
